@@ -32,7 +32,7 @@
 //!   ([`tasks::pull`]).
 //! - A delete needs evidence: an answer that the customer is gone, and within a minute of it an
 //!   answer that another customer exists ([`plan::absence`]).
-//! - A null source takes nothing away by itself ([`plan::sighting`]).
+//! - A null source takes nothing away by itself ([`plan::comparison`]).
 //! - The database belongs to one account ([`plan::account`]).
 //! - An intent is claimed, with what its attempts must repeat, before a byte is sent. A create with
 //!   an unknown outcome is found at the remote or parked, never guessed ([`tasks::push`],
@@ -55,7 +55,7 @@
 //!
 //! [`plan`]: komoju_core::plan
 //! [`plan::absence`]: komoju_core::plan::absence
-//! [`plan::sighting`]: komoju_core::plan::sighting
+//! [`plan::comparison`]: komoju_core::plan::sighting
 //! [`plan::account`]: komoju_core::plan::account
 //! [`plan::attempt`]: komoju_core::plan::attempt
 //! [`plan::creates`]: komoju_core::plan::creates

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Conn, Instance, StoreError, record};
 use crate::store::file::open;
 use crate::store::log::{changes, verify};
-use komoju_core::{Customer, CustomerId, Standing, time};
+use komoju_core::{Customer, CustomerId, MirrorRow, time};
 
 pub use super::record::Record;
 
@@ -279,7 +279,7 @@ const PAST: &str = "SELECT ?1 AS id, ?3 AS email,
      ?4 AS created_at, ?2 AS body, ?5 AS first_seen_at, ?6 AS changed_at, ?7 AS seq";
 
 /// Returns a customer's record as `customers` or `deleted_customers` showed it at that time.
-fn past_record(conn: &Conn, id: &CustomerId, standing: &Standing) -> Result<Record, StoreError> {
+fn past_record(conn: &Conn, id: &CustomerId, standing: &MirrorRow) -> Result<Record, StoreError> {
     let customer = standing.body.as_deref().and_then(|body| Customer::from_body(body).ok());
     let parameters = params![
         id.as_str(),
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
     use crate::store::log::changes::{ChangeContext, recording};
     use crate::store::log::passes;
-    use komoju_core::{Kind, Origin};
+    use komoju_core::{ChangeKind, Origin};
 
     #[test]
     fn past_record_equals_the_views_record_for_any_types() {
@@ -335,7 +335,7 @@ mod tests {
         );
         for body in bodies.chain([huge.unwrap()]) {
             let customer = Customer::from_value(body).unwrap();
-            recording(&tx, cause.clone(), |recorder| recorder.record(Kind::Created, &customer, None))
+            recording(&tx, cause.clone(), |recorder| recorder.record(ChangeKind::Created, &customer, None))
                 .unwrap();
         }
         let (mut now, mut then) = (Vec::new(), Vec::new());

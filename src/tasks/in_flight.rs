@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use komoju_core::intent::Body;
+use komoju_core::intent::IntentBody;
 use komoju_core::plan::creates;
 use komoju_core::{Customer, CustomerId, time};
 
@@ -42,7 +42,7 @@ struct State {
 #[derive(Clone, Debug)]
 pub(super) struct PendingCreate {
     /// The body as it is sent.
-    pub(super) body: Body,
+    pub(super) body: IntentBody,
     /// A customer that the remote created before this time is not the result.
     pub(super) since: Option<Timestamp>,
 }
@@ -54,7 +54,7 @@ impl PendingCreate {
     fn may_have_created(&self, customer: &Customer) -> bool {
         let created = customer.created_at().and_then(time::read);
         let is_older = created.zip(self.since).is_some_and(|(created, since)| created < since);
-        !is_older && creates::is_alike(&self.body, customer)
+        !is_older && creates::has_same_email(&self.body, customer)
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
             Customer::from_value(json!({"id": "new", "email": "a", "metadata": {"added": "there"}})).unwrap();
         let request = in_flight.mark_request(Timestamp::UNIX_EPOCH);
         assert!(!request.may_be_created_by_us(&created));
-        let body = Body::new(json!({"email": " A"})).unwrap();
+        let body = IntentBody::new(json!({"email": " A"})).unwrap();
         let since = Some("2026-06-01T00:00:00Z".parse().unwrap());
         in_flight.sending(7, None, Some(PendingCreate { body, since }));
         assert!(request.may_be_created_by_us(&created));

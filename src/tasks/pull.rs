@@ -61,7 +61,7 @@ use crate::store::{Conn, Store, StoreError};
 use crate::tasks::in_flight::{InFlightPushes, RequestMark};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::lookups::LookupBudget;
-use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
+use komoju_core::{Origin, PassId, PassKind, PassOutcome, Tally, time};
 
 pub use failure::{Failure, RequestError};
 pub use mirror::{DryRun, PlannedEffect, PlannedWrite};
@@ -267,7 +267,7 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Runs the steps of a pass between its start and its end.
-    async fn run_steps(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
+    async fn run_steps(&self, pass: &mut Pass) -> Result<PassOutcome, Failure> {
         let mut marks = Marks::default();
         let rounds = self.read_pages(pass, &mut marks).await?;
         self.settle_approved(pass).await?;
@@ -276,9 +276,9 @@ impl<R: Remote> Pull<R> {
         match pass.kind {
             // The customers that the earlier process saw are not known, so a resumed pass proves no
             // absence.
-            _ if pass.is_resumed => Ok(Outcome::Interrupted),
+            _ if pass.is_resumed => Ok(PassOutcome::Interrupted),
             PassKind::Sweep => self.conclude(pass, marks, rounds).await,
-            PassKind::Probe => Ok(Outcome::Complete),
+            PassKind::Probe => Ok(PassOutcome::Complete),
         }
     }
 

@@ -1,64 +1,65 @@
-//! The change log's entries, and what they add up to.
+//! Entries of the change log, and the mirror rows that follow from them.
 //!
-//! The log is the source of truth: a customer's row in the mirror is the [`fold`](Standing::fold) of that customer's entries,
-//! and the same function serves when a change is recorded, when the mirror is rebuilt, when it is verified and when somebody
-//! asks how it stood at an earlier time.
+//! The log is the source of truth. A customer's mirror row is the [`fold`](MirrorRow::fold) of that
+//! customer's entries. The same function records a change, rebuilds the mirror, verifies it, and
+//! computes an earlier state.
 //!
-//! Each entry is sealed. Its *digest* is the SHA-256 of a random salt and the entry's own text ([`Entry::sealed_text`]); the
-//! *chain* is the SHA-256 of the previous entry's chain and this digest. Redaction takes content and salt away and leaves the
-//! digest: the chain stays whole, and without the salt nobody can find the content again by guessing.
+//! Each entry has a seal. Its *digest* is the SHA-256 of a random salt and the entry's text
+//! ([`ChangeEntry::sealed_text`]). Its *chain* is the SHA-256 of the previous entry's chain and
+//! this digest. Redaction removes content and salt and keeps the digest, so the chain stays intact.
+//! Without the salt the content cannot be recovered by guessing.
 
 use sha2::{Digest as _, Sha256};
 
 use super::customer::CustomerId;
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
-/// What the chain of an empty log is.
+/// The chain of an empty log.
 pub const EMPTY_CHAIN: Hash = [0; 32];
 
 /// What happened to a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Seen for the first time.
+pub enum ChangeKind {
+    /// The customer was seen for the first time.
     Created,
-    /// Some field differs.
+    /// At least one field differs.
     Updated,
-    /// Proven gone.
+    /// The customer is proven to be gone.
     Deleted,
-    /// Seen again after a deletion.
+    /// The customer was seen again after a deletion.
     Restored,
-    /// Redacted here, at an operator's word.
+    /// The customer's data was redacted here, at an operator's command.
     Erased,
 }
 
 /// How a change became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The whole list was read.
+    /// A sweep read the whole list.
     Sweep,
-    /// The newest customers were read.
+    /// A probe read the newest customers.
     Probe,
-    /// The remote's own events named it.
+    /// An event of the remote named the customer.
     Event,
-    /// It is our own push.
+    /// Our own push made the change.
     Intent,
-    /// The customer was asked for by id.
+    /// The customer was requested by its id.
     Lookup,
-    /// A person did it here.
+    /// An operator's command made the change.
     Operator,
 }
 
-macro_rules! words {
+macro_rules! names {
     ($type:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl $type {
-            /// The word in SQL, logs and messages.
+            /// Returns the name that SQL, logs and messages use.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
 
-            /// Reads the word back.
+            /// Parses the name that [`Self::word`] returns.
             pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }
@@ -72,8 +73,14 @@ macro_rules! words {
     };
 }
 
-words!(Kind { Created = "created", Updated = "updated", Deleted = "deleted", Restored = "restored", Erased = "erased" });
-words!(Origin {
+names!(ChangeKind {
+    Created = "created",
+    Updated = "updated",
+    Deleted = "deleted",
+    Restored = "restored",
+    Erased = "erased",
+});
+names!(Origin {
     Sweep = "sweep",
     Probe = "probe",
     Event = "event",
@@ -82,31 +89,33 @@ words!(Origin {
     Operator = "operator",
 });
 
-/// One entry of the change log, as it is stored.
+/// One entry of the change log, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its place: 1, 2, 3, … without gaps.
+pub struct ChangeEntry {
+    /// The sequence number: 1, 2, 3, … without gaps.
     pub seq: i64,
-    /// Whom it is about.
+    /// The customer that changed.
     pub customer_id: CustomerId,
     /// What happened.
-    pub kind: Kind,
-    /// When we saw it, in the written form of [`super::time`].
+    pub kind: ChangeKind,
+    /// When the change was observed, in the format of [`super::time`].
     pub observed_at: String,
     /// How it became known.
     pub origin: Origin,
-    /// The pass that saw it.
+    /// The pass that observed the change.
     pub pass_id: Option<i64>,
-    /// The intent that caused it.
+    /// The intent that caused the change.
     pub intent_id: Option<String>,
-    /// The customer's body after it; `None` when gone or redacted.
+    /// The customer's body after the change; `None` if the customer is gone or the entry is
+    /// redacted.
     pub after: Option<String>,
     /// For an erasure: the entries that it redacted, as a JSON array of their `seq`.
     pub redacts: Option<String>,
 }
 
-impl Entry {
-    /// What the digest covers: a JSON array of the entry's fields in the order of this struct, `after` as text.
+impl ChangeEntry {
+    /// Returns the text that the digest covers: a JSON array of the fields in the order of this
+    /// struct. `after` is included as text.
     pub fn sealed_text(&self) -> String {
         let fields = (
             self.seq,
@@ -119,52 +128,52 @@ impl Entry {
             &self.after,
             &self.redacts,
         );
-        // Numbers and texts always serialise.
+        // Numbers and strings always serialize.
         serde_json::to_string(&fields).unwrap_or_default()
     }
 
-    /// SHA-256 of `salt` and [`Entry::sealed_text`].
+    /// Returns the SHA-256 of `salt` and [`ChangeEntry::sealed_text`].
     pub fn digest(&self, salt: &[u8]) -> Hash {
         Sha256::new().chain_update(salt).chain_update(self.sealed_text()).finalize().into()
     }
 }
 
-/// The chain after an entry with this digest.
+/// Returns the chain after an entry with this digest.
 pub fn chain(previous: &Hash, digest: &Hash) -> Hash {
     Sha256::new().chain_update(previous).chain_update(digest).finalize().into()
 }
 
-/// Where a customer stands: one row of the mirror.
+/// One row of the mirror: the state of one customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct MirrorRow {
     /// The last known body; `None` once redacted, which the mirror never shows.
     pub body: Option<String>,
-    /// When it was seen for the first time.
+    /// When the customer was first seen.
     pub first_seen_at: String,
-    /// When it last changed.
+    /// When the customer last changed.
     pub changed_at: String,
-    /// When it was found gone; `None` while live.
+    /// When the customer was found to be gone; `None` while it is live.
     pub deleted_at: Option<String>,
-    /// The entry that last made it live.
+    /// The `seq` of the entry that last made the customer live.
     pub live_seq: i64,
-    /// The last entry about it.
+    /// The `seq` of the customer's last entry.
     pub seq: i64,
 }
 
-impl Standing {
+impl MirrorRow {
     /// Whether the customer exists at the remote, as far as is known.
     pub fn is_live(&self) -> bool {
         self.deleted_at.is_none()
     }
 
-    /// Where a customer stands after `entry`, having stood at `before`. `None` is a customer that the mirror does not hold:
-    /// never seen, or erased.
-    pub fn fold(before: Option<Self>, entry: &Entry) -> Result<Option<Self>, ImpossibleChange> {
+    /// Returns the row after `entry`, given the row `before` it. `None` means that the mirror does
+    /// not have the customer: it was never seen, or it was erased.
+    pub fn fold(before: Option<Self>, entry: &ChangeEntry) -> Result<Option<Self>, ImpossibleChange> {
         let at = &entry.observed_at;
         let impossible =
             || ImpossibleChange { seq: entry.seq, kind: entry.kind, customer_id: entry.customer_id.clone() };
         match (before, entry.kind) {
-            (None, Kind::Created) => Ok(Some(Self {
+            (None, ChangeKind::Created) => Ok(Some(Self {
                 body: entry.after.clone(),
                 first_seen_at: at.clone(),
                 changed_at: at.clone(),
@@ -172,16 +181,16 @@ impl Standing {
                 live_seq: entry.seq,
                 seq: entry.seq,
             })),
-            (Some(live), Kind::Updated) if live.is_live() => {
+            (Some(live), ChangeKind::Updated) if live.is_live() => {
                 Ok(Some(Self { body: entry.after.clone(), changed_at: at.clone(), seq: entry.seq, ..live }))
             }
-            (Some(live), Kind::Deleted) if live.is_live() => Ok(Some(Self {
+            (Some(live), ChangeKind::Deleted) if live.is_live() => Ok(Some(Self {
                 changed_at: at.clone(),
                 deleted_at: Some(at.clone()),
                 seq: entry.seq,
                 ..live
             })),
-            (Some(gone), Kind::Restored) if !gone.is_live() => Ok(Some(Self {
+            (Some(gone), ChangeKind::Restored) if !gone.is_live() => Ok(Some(Self {
                 body: entry.after.clone(),
                 changed_at: at.clone(),
                 deleted_at: None,
@@ -189,23 +198,23 @@ impl Standing {
                 seq: entry.seq,
                 ..gone
             })),
-            (Some(gone), Kind::Erased) if !gone.is_live() => Ok(None),
+            (Some(gone), ChangeKind::Erased) if !gone.is_live() => Ok(None),
             _ => Err(impossible()),
         }
     }
 }
 
-/// A log entry that cannot follow what came before it.
+/// A log entry that cannot follow the customer's earlier entries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "change {seq} says that customer {customer_id} was {kind}, which cannot follow what the log says before it"
 )]
 pub struct ImpossibleChange {
-    /// The entry.
+    /// The `seq` of the entry.
     pub seq: i64,
-    /// What it says.
-    pub kind: Kind,
-    /// About whom.
+    /// The kind of the entry.
+    pub kind: ChangeKind,
+    /// The customer of the entry.
     pub customer_id: CustomerId,
 }
 
@@ -213,8 +222,8 @@ pub struct ImpossibleChange {
 mod tests {
     use super::*;
 
-    fn entry(seq: i64, kind: Kind, after: Option<&str>) -> Entry {
-        Entry {
+    fn entry(seq: i64, kind: ChangeKind, after: Option<&str>) -> ChangeEntry {
+        ChangeEntry {
             seq,
             customer_id: CustomerId::new("a").unwrap(),
             kind,
@@ -228,37 +237,37 @@ mod tests {
     }
 
     #[test]
-    fn a_life_folds_to_where_it_stands() {
-        let life = [
-            entry(1, Kind::Created, Some("one")),
-            entry(2, Kind::Updated, Some("two")),
-            entry(3, Kind::Deleted, None),
-            entry(4, Kind::Restored, Some("three")),
+    fn changes_of_a_customer_fold_to_its_row() {
+        let changes = [
+            entry(1, ChangeKind::Created, Some("one")),
+            entry(2, ChangeKind::Updated, Some("two")),
+            entry(3, ChangeKind::Deleted, None),
+            entry(4, ChangeKind::Restored, Some("three")),
         ];
-        let stands = life.iter().try_fold(None, Standing::fold).unwrap().unwrap();
-        assert_eq!(stands.body.as_deref(), Some("three"));
-        assert_eq!((stands.live_seq, stands.seq, stands.is_live()), (4, 4, true));
-        assert_eq!(stands.first_seen_at, "2026-01-01T00:00:01.000Z");
+        let row = changes.iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
+        assert_eq!(row.body.as_deref(), Some("three"));
+        assert_eq!((row.live_seq, row.seq, row.is_live()), (4, 4, true));
+        assert_eq!(row.first_seen_at, "2026-01-01T00:00:01.000Z");
 
-        let tombstone = life[..3].iter().try_fold(None, Standing::fold).unwrap().unwrap();
+        let tombstone = changes[..3].iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
         assert_eq!(tombstone.body.as_deref(), Some("two"), "the last known body stays");
         assert_eq!(tombstone.deleted_at.as_deref(), Some("2026-01-01T00:00:03.000Z"));
-        assert_eq!(Standing::fold(Some(tombstone), &entry(4, Kind::Erased, None)), Ok(None));
+        assert_eq!(MirrorRow::fold(Some(tombstone), &entry(4, ChangeKind::Erased, None)), Ok(None));
     }
 
     #[test]
-    fn each_step_of_a_life_says_when_it_was_and_by_which_entry() {
-        let life = [
-            entry(1, Kind::Created, Some("one")),
-            entry(2, Kind::Updated, Some("two")),
-            entry(3, Kind::Deleted, None),
-            entry(4, Kind::Restored, Some("three")),
-            entry(5, Kind::Updated, Some("four")),
+    fn each_change_sets_time_and_seq_of_the_row() {
+        let changes = [
+            entry(1, ChangeKind::Created, Some("one")),
+            entry(2, ChangeKind::Updated, Some("two")),
+            entry(3, ChangeKind::Deleted, None),
+            entry(4, ChangeKind::Restored, Some("three")),
+            entry(5, ChangeKind::Updated, Some("four")),
         ];
-        let mut stands = None;
-        for (entry, live_seq) in life.iter().zip([1, 1, 1, 4, 4]) {
-            stands = Standing::fold(stands, entry).unwrap();
-            let step = stands.as_ref().unwrap();
+        let mut row = None;
+        for (entry, live_seq) in changes.iter().zip([1, 1, 1, 4, 4]) {
+            row = MirrorRow::fold(row, entry).unwrap();
+            let step = row.as_ref().unwrap();
             assert_eq!(
                 (step.seq, step.live_seq, &step.changed_at),
                 (entry.seq, live_seq, &entry.observed_at)
@@ -267,54 +276,55 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_the_digest_of_the_chain_before_and_the_entrys() {
+    fn chain_is_the_digest_of_the_previous_chain_and_the_entrys_digest() {
         let chain = chain(&[0; 32], &[1; 32]);
         let text: String = chain.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text, "5c85955f709283ecce2b74f1b1552918819f390911816e7bb466805a38ab87f3");
     }
 
     #[test]
-    fn what_cannot_follow_is_refused() {
-        let live = Standing::fold(None, &entry(1, Kind::Created, Some("one"))).unwrap();
-        let gone = Standing::fold(live.clone(), &entry(2, Kind::Deleted, None)).unwrap();
-        for kind in [Kind::Updated, Kind::Deleted, Kind::Restored, Kind::Erased] {
-            assert!(Standing::fold(None, &entry(1, kind, None)).is_err(), "{kind} of nobody");
+    fn change_that_cannot_follow_is_refused() {
+        let live = MirrorRow::fold(None, &entry(1, ChangeKind::Created, Some("one"))).unwrap();
+        let gone = MirrorRow::fold(live.clone(), &entry(2, ChangeKind::Deleted, None)).unwrap();
+        for kind in [ChangeKind::Updated, ChangeKind::Deleted, ChangeKind::Restored, ChangeKind::Erased] {
+            assert!(MirrorRow::fold(None, &entry(1, kind, None)).is_err(), "{kind} without a row");
         }
-        for kind in [Kind::Created, Kind::Restored, Kind::Erased] {
+        for kind in [ChangeKind::Created, ChangeKind::Restored, ChangeKind::Erased] {
             assert!(
-                Standing::fold(live.clone(), &entry(2, kind, None)).is_err(),
+                MirrorRow::fold(live.clone(), &entry(2, kind, None)).is_err(),
                 "{kind} of a live customer"
             );
         }
-        for kind in [Kind::Created, Kind::Updated, Kind::Deleted] {
+        for kind in [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted] {
             assert!(
-                Standing::fold(gone.clone(), &entry(3, kind, None)).is_err(),
+                MirrorRow::fold(gone.clone(), &entry(3, kind, None)).is_err(),
                 "{kind} of a deleted customer"
             );
         }
     }
 
     #[test]
-    fn what_is_sealed_is_spelled_as_documented() {
-        let entry = Entry { after: Some("{\"id\":\"é\"}".into()), ..entry(7, Kind::Updated, None) };
+    fn sealed_text_has_the_documented_format() {
+        let entry =
+            ChangeEntry { after: Some("{\"id\":\"é\"}".into()), ..entry(7, ChangeKind::Updated, None) };
         let text = r#"[7,"a","updated","2026-01-01T00:00:07.000Z","sweep",1,null,"{\"id\":\"é\"}",null]"#;
         assert_eq!(entry.sealed_text(), text);
     }
 
     #[test]
-    fn a_digest_covers_every_field_and_the_salt() {
-        let base = entry(1, Kind::Created, Some("one"));
+    fn digest_covers_every_field_and_the_salt() {
+        let base = entry(1, ChangeKind::Created, Some("one"));
         let other_id = CustomerId::new("b").unwrap();
         let variants = [
-            Entry { seq: 2, ..base.clone() },
-            Entry { customer_id: other_id, ..base.clone() },
-            Entry { kind: Kind::Updated, ..base.clone() },
-            Entry { observed_at: "2026".into(), ..base.clone() },
-            Entry { origin: Origin::Probe, ..base.clone() },
-            Entry { pass_id: None, ..base.clone() },
-            Entry { intent_id: Some("i".into()), ..base.clone() },
-            Entry { after: None, ..base.clone() },
-            Entry { redacts: Some("[1]".into()), ..base.clone() },
+            ChangeEntry { seq: 2, ..base.clone() },
+            ChangeEntry { customer_id: other_id, ..base.clone() },
+            ChangeEntry { kind: ChangeKind::Updated, ..base.clone() },
+            ChangeEntry { observed_at: "2026".into(), ..base.clone() },
+            ChangeEntry { origin: Origin::Probe, ..base.clone() },
+            ChangeEntry { pass_id: None, ..base.clone() },
+            ChangeEntry { intent_id: Some("i".into()), ..base.clone() },
+            ChangeEntry { after: None, ..base.clone() },
+            ChangeEntry { redacts: Some("[1]".into()), ..base.clone() },
         ];
         for variant in variants {
             assert_ne!(variant.digest(b"salt"), base.digest(b"salt"), "{variant:?}");

@@ -1,7 +1,8 @@
-//! A customer as the remote shows it, whole: fields that are not known yet and numbers are kept as they came.
+//! A whole customer, as the remote shows it. Unknown fields and the spelling of numbers are kept.
 //!
-//! The *body* of a customer is its JSON object in one canonical spelling: keys sorted, no white space, numbers digit for digit
-//! as they were sent. Two answers say the same exactly when their bodies are the same text, whatever the order of keys.
+//! The *body* of a customer is its JSON object in canonical form: keys sorted, no white space,
+//! numbers digit for digit as received. Two answers have equal content if and only if their bodies
+//! are equal, whatever the order of their keys.
 
 use std::fmt;
 
@@ -9,12 +10,14 @@ use serde_json::{Map, Value};
 
 use super::{json, time};
 
-/// LONGEST controls how many bytes of JSON one customer may have: a hundred metadata values of KOMOJU's longest
-/// (2000 characters) take 2.4 MB where each character is escaped as a surrogate pair.
+/// LONGEST controls how many bytes of JSON one customer may have. A hundred metadata values of
+/// KOMOJU's maximum length (2000 characters) take 2.4 MB if each character is escaped as a
+/// surrogate pair.
 pub const LONGEST: usize = 4 << 20;
 
-/// MOST_VALUES controls how many JSON values one customer may hold. Each takes up to a hundred bytes once it is read, so
-/// that `[0,0,…]` would take thirty times its length; a customer of the longest text has members of 40 bytes on average.
+/// MOST_VALUES controls how many JSON values one customer may hold. A parsed value takes up to a
+/// hundred bytes, so `[0,0,…]` would take thirty times its length. In a customer of maximum length
+/// this allows members of 40 bytes on average.
 pub const MOST_VALUES: usize = 100_000;
 
 /// An opaque customer id: any non-empty text up to 1 KiB without NUL.
@@ -22,10 +25,10 @@ pub const MOST_VALUES: usize = 100_000;
 pub struct CustomerId(String);
 
 impl CustomerId {
-    /// The longest id that is mirrored, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
-    /// Takes a text as an id, or says why it cannot be one.
+    /// Checks a text as an id.
     pub fn new(text: impl Into<String>) -> Result<Self, BadCustomer> {
         let text = text.into();
         match text.len() {
@@ -36,21 +39,21 @@ impl CustomerId {
         }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the id can stand as one segment of a URL's path. `.` and `..` cannot, in any spelling: the remote can never be
-    /// asked about them, so nothing about them can be proven.
-    pub fn can_be_asked(&self) -> bool {
+    /// Whether the id can be one segment of a URL path. `.` and `..` cannot, however they are
+    /// encoded. No request can be sent for such an id, so nothing can be proven about it.
+    pub fn can_be_requested(&self) -> bool {
         !matches!(self.0.as_str(), "." | "..")
     }
 }
 
 impl fmt::Display for CustomerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An id comes from outside: it must not be able to write to somebody's terminal.
+        // The id comes from outside: escape it, so that it cannot send control codes to a terminal.
         fmt::Display::fmt(&self.0.escape_debug(), f)
     }
 }
@@ -61,7 +64,7 @@ impl fmt::Debug for CustomerId {
     }
 }
 
-/// One customer, as one answer of the remote showed it.
+/// One customer, as one answer of the remote shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Customer {
     id: CustomerId,
@@ -71,29 +74,29 @@ pub struct Customer {
 }
 
 impl Customer {
-    /// Takes a JSON value as a customer. Asked of it: an object, an `id`, and a `resource` that is `customer` where present.
-    /// Everything else is kept as it is, known or not.
+    /// Checks a JSON value as a customer. It must be an object with an `id`; its `resource`, if
+    /// present, must be `customer`. Everything else is kept unchanged, known or not.
     pub fn from_value(value: Value) -> Result<Self, BadCustomer> {
         let Value::Object(fields) = value else { return Err(BadCustomer::NotAnObject) };
         let id = Self::checked_id(fields.get("id"), fields.get("resource"))?;
-        Ok(Self::of(id, fields))
+        Ok(Self::from_fields(id, fields))
     }
 
-    /// Reads a customer from an answer's bytes.
+    /// Parses a customer from the bytes of an answer.
     pub fn from_text(text: &[u8]) -> Result<Self, BadCustomer> {
         let text = text.trim_ascii();
         check_size(text)?;
         Self::from_value(json::parse(text).map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
     }
 
-    fn of(id: CustomerId, fields: Map<String, Value>) -> Self {
-        // A map of owned values with text keys always serialises.
+    fn from_fields(id: CustomerId, fields: Map<String, Value>) -> Self {
+        // A map of owned values with string keys always serializes.
         let body = serde_json::to_string(&fields).unwrap_or_default();
         let created_at = fields.get("created_at").and_then(Value::as_str).and_then(time::read);
         Self { id, created_at: created_at.map(time::written), fields, body }
     }
 
-    /// The id of an object with these members, if they are those of a customer.
+    /// Checks these members of an object and returns its id.
     pub(super) fn checked_id(
         id: Option<&Value>,
         resource: Option<&Value>,
@@ -110,53 +113,55 @@ impl Customer {
         }
     }
 
-    /// Reads a body back. Only what [`Customer::body`] wrote is expected here.
+    /// Parses a body that [`Customer::body`] returned.
     pub fn from_body(body: &str) -> Result<Self, BadCustomer> {
         Self::from_value(json::parse(body.as_bytes()).map_err(|_| BadCustomer::NotAnObject)?)
     }
 
-    /// Whether the API says `"deleted": true` of it.
+    /// Whether the API marks the customer with `"deleted": true`.
     pub fn is_deleted(&self) -> bool {
         self.fields().get("deleted") == Some(&Value::Bool(true))
     }
 
-    /// The customer's id.
+    /// Returns the customer's id.
     pub fn id(&self) -> &CustomerId {
         &self.id
     }
 
-    /// All fields, by name.
+    /// Returns all fields by name.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
     }
 
-    /// The whole object in its canonical spelling.
+    /// Returns the whole object in canonical form.
     pub fn body(&self) -> &str {
         &self.body
     }
 
-    /// The email, where it is text.
+    /// Returns the email, if it is a string.
     pub fn email(&self) -> Option<&str> {
         self.fields.get("email").and_then(Value::as_str)
     }
 
-    /// When the customer was made, in the written form of [`time`], where that is a readable time.
+    /// Returns when the customer was created, in the format of [`time`]; `None` if the field is not
+    /// a readable time.
     pub fn created_at(&self) -> Option<&str> {
         self.created_at.as_deref()
     }
 
-    /// The payment source, where the answer reveals one. `null` and absent both mean "none, or not revealed".
+    /// Returns the payment source, if the answer shows one. `null` and absent both mean "none, or
+    /// not shown".
     pub fn source(&self) -> Option<&Value> {
         self.fields.get("source").filter(|source| !source.is_null())
     }
 
-    /// The same customer with `field` replaced, or taken out.
+    /// Returns the same customer with `field` replaced or removed.
     pub fn with(mut self, field: &str, value: Option<Value>) -> Self {
         match value {
             Some(value) => self.fields.insert(field.to_owned(), value),
             None => self.fields.remove(field),
         };
-        Self::of(self.id, self.fields)
+        Self::from_fields(self.id, self.fields)
     }
 }
 
@@ -167,9 +172,9 @@ pub enum BadCustomer {
     #[error("it is not JSON that can be read ({0})")]
     Unreadable(String),
     /// Its text is longer than [`LONGEST`].
-    #[error("it has {}more than {} bytes of JSON", known(*.bytes), LONGEST)]
+    #[error("it has {}more than {} bytes of JSON", known_length(*.bytes), LONGEST)]
     TooLarge {
-        /// Its length, where the whole of it was received.
+        /// Its length; `None` if not all of it was received.
         bytes: Option<usize>,
     },
     /// It holds more values than [`MOST_VALUES`].
@@ -201,12 +206,12 @@ pub enum BadCustomer {
     NulInId,
 }
 
-/// The known length of a text, as the message shows it.
-fn known(bytes: Option<usize>) -> String {
+/// Formats the known length of a text for the message.
+fn known_length(bytes: Option<usize>) -> String {
     bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default()
 }
 
-/// Whether a customer with this text may be read at all: reading it takes bounded memory.
+/// Checks that parsing a customer from this text takes bounded memory.
 pub(super) fn check_size(text: &[u8]) -> Result<(), BadCustomer> {
     if text.len() > LONGEST {
         return Err(BadCustomer::TooLarge { bytes: Some(text.len()) });
@@ -227,21 +232,21 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ignores_the_order_of_keys_at_every_depth() {
+    fn body_ignores_the_order_of_keys_at_every_depth() {
         let one = parsed(r#"{"id":"a","metadata":{"x":"1","y":{"p":1,"q":2}},"email":null}"#).unwrap();
         let two = parsed(r#"{"email":null,"metadata":{"y":{"q":2,"p":1},"x":"1"},"id":"a"}"#).unwrap();
         assert_eq!(one.body(), two.body());
     }
 
     #[test]
-    fn numbers_and_unknown_fields_stay_digit_for_digit() {
+    fn numbers_and_unknown_fields_are_kept_unchanged() {
         let text =
             r#"{"big":123456789012345678901234567890,"cents":1.10,"id":"a","new":{"deep":[1e400,-0]}}"#;
         assert_eq!(parsed(text).unwrap().body(), text);
     }
 
     #[test]
-    fn a_body_reads_back_as_the_same_customer() {
+    fn body_parses_as_the_same_customer() {
         let customer =
             parsed(r#"{"id":"é\n","created_at":"2024-05-01T09:00:00+09:00","source":{"brand":"visa"}}"#)
                 .unwrap();
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_customer_is_refused_in_words() {
+    fn value_that_is_not_a_customer_is_refused_with_the_reason() {
         let cases = [
             (json!([]), BadCustomer::NotAnObject),
             (json!({}), BadCustomer::NoId),
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_may_say_that_it_is_one_and_when_it_was_made() {
+    fn customer_may_have_a_resource_and_a_creation_time() {
         let made = json!({"id": "a", "resource": "customer", "created_at": "2024-05-01T09:00:00+09:00"});
         let customer = Customer::from_value(made).unwrap();
         assert_eq!(customer.created_at(), Some("2024-05-01T00:00:00.000Z"));
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_fields_are_kept_and_never_fail() {
+    fn fields_of_unexpected_types_are_kept() {
         let odd = json!({"id": "a", "email": 5, "metadata": [1], "created_at": "soon", "source": "card"});
         let customer = Customer::from_value(odd).unwrap();
         assert_eq!((customer.email(), customer.created_at()), (None, None));
@@ -281,10 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn ids_cannot_write_to_a_terminal_and_dots_cannot_be_asked() {
+    fn printed_ids_are_escaped_and_dots_cannot_be_requested() {
         assert_eq!(CustomerId::new("\u{1b}[2J\n").unwrap().to_string(), "\\u{1b}[2J\\n");
         for (text, askable) in [(".", false), ("..", false), ("...", true), ("%2e", true), ("a/../b", true)] {
-            assert_eq!(CustomerId::new(text).unwrap().can_be_asked(), askable, "{text}");
+            assert_eq!(CustomerId::new(text).unwrap().can_be_requested(), askable, "{text}");
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Intents: what somebody wants changed at the remote, as it comes in by any door.
+//! Intents: changes to make at the remote, as submitted through a door (SQL, file or command line).
 //!
-//! A door judges form and nothing else: known fields of the right types, metadata within KOMOJU's lengths, an id that can travel, a
-//! token that is a text. Whether an email is valid, the API says. What is refused names the field and the rule, and never repeats
-//! a value: it may be a card number.
+//! A door checks only the form: known fields of the right types, metadata within KOMOJU's length
+//! limits, an id that can be a URL segment, a token that is a string. The API decides whether an
+//! email is valid. A refusal names the field and the rule. It never repeats a value, because the
+//! value may be a card number.
 //!
-//! What becomes of an intent is [`lifecycle`].
+//! [`lifecycle`] has the states of an intent.
 
 mod body;
 mod card;
@@ -22,8 +23,8 @@ use serde_json::{Map, Value};
 use super::customer::CustomerId;
 use super::time;
 
-pub use body::Body;
-pub use expect::{Expect, Surprise};
+pub use body::IntentBody;
+pub use expect::{Expect, Mismatch};
 pub use rule::{BadIntent, Rule};
 
 /// KOMOJU's limit on a metadata key, in characters.
@@ -32,30 +33,32 @@ pub const LONGEST_METADATA_KEY: usize = 30;
 /// KOMOJU's limit on a metadata value, in characters.
 pub const LONGEST_METADATA_VALUE: usize = 2000;
 
-/// What stands where a payment token stood, once its intent is settled.
+/// Replaces a payment token once its intent is settled.
 pub const MASKED_TOKEN: &str = "****";
 
-/// The parameters of create and update that KOMOJU takes.
+/// The parameters of create and update that KOMOJU accepts.
 const BODY_FIELDS: [&str; 4] = ["currency", "email", "metadata", "payment_details"];
 
-/// What a dropper may say that it last saw.
+/// The fields that `expect` may name.
 const EXPECT_FIELDS: [&str; 4] = ["email", "locale", "metadata", "source"];
 
-/// How a moment is written in an intent: RFC 3339 with `T` and `Z` in capitals, to the nanosecond at most, and offsets as there are.
+/// The format of a time in an intent: RFC 3339 with capital `T` and `Z`, at most nanoseconds, and a
+/// valid offset.
 const TIME_PATTERN: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$";
 
-/// An intent's id, chosen by whoever drops it: any text of 1 to 255 bytes without control characters, not beginning with `@`.
+/// An intent's id, chosen by its submitter: any text of 1 to 255 bytes without control characters
+/// that does not begin with `@`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntentId(String);
 
 impl IntentId {
-    /// The longest id, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 255;
 
-    /// Takes a text as an id.
+    /// Checks a text as an id.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The text breaks [`Rule::Id`].
     pub fn new(text: impl Into<String>) -> Result<Self, BadIntent> {
         let text = text.into();
         let fine = (1..=Self::MAX_BYTES).contains(&text.len())
@@ -67,7 +70,7 @@ impl IntentId {
         }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -79,20 +82,20 @@ impl fmt::Display for IntentId {
     }
 }
 
-/// What is wanted, and of whom.
+/// The operation of an intent, with its customer and parameters.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
-    /// A new customer with these parameters.
-    Create(Body),
-    /// Other values for these parameters; what is not named stays.
-    Update(Target, Body),
-    /// The customer's end.
+pub enum IntentOp {
+    /// Create a customer with these parameters.
+    Create(IntentBody),
+    /// Set these parameters of a customer. Parameters that are not named stay unchanged.
+    Update(Target, IntentBody),
+    /// Delete a customer.
     Delete(Target),
 }
 
-impl Wish {
-    /// The word in SQL, files and messages.
-    pub fn op(&self) -> &'static str {
+impl IntentOp {
+    /// Returns the name that SQL, files and messages use.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Create(_) => "create",
             Self::Update(..) => "update",
@@ -101,12 +104,12 @@ impl Wish {
     }
 }
 
-/// Whose customer it is about.
+/// The customer that an intent changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// This one.
+    /// The customer with this id.
     Customer(CustomerId),
-    /// The one that this intent creates, written `@ID`.
+    /// The customer that this intent creates, written as `@ID`.
     CreatedBy(IntentId),
 }
 
@@ -116,14 +119,15 @@ impl Target {
             let intent = IntentId::new(intent).map_err(|_| BadIntent::at("customer_id", Rule::Reference))?;
             return Ok(Self::CreatedBy(intent));
         }
-        let id = CustomerId::new(text).ok().filter(CustomerId::can_be_asked);
-        // Nothing that a list, an editor or a URL may have added to it: with such a character it is another customer's id, or none.
-        id.filter(|id| !id.as_str().contains(is_refused_in_an_id))
+        let id = CustomerId::new(text).ok().filter(CustomerId::can_be_requested);
+        // A list, an editor or a URL may have added such a character. With it, the text is the id
+        // of another customer or of none.
+        id.filter(|id| !id.as_str().contains(is_refused_in_id))
             .map(Self::Customer)
             .ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
     }
 
-    /// As it is dropped and stored, character for character; `Display` is for people.
+    /// Returns the text as submitted and stored, character for character. `Display` escapes it.
     pub fn text(&self) -> String {
         match self {
             Self::Customer(id) => id.as_str().to_owned(),
@@ -133,7 +137,7 @@ impl Target {
 }
 
 /// Whether a door refuses this character in a customer's id.
-fn is_refused_in_an_id(c: char) -> bool {
+fn is_refused_in_id(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '%' | '?' | '#')
 }
 
@@ -146,56 +150,57 @@ impl fmt::Display for Target {
     }
 }
 
-/// An intent as it was dropped.
+/// An intent as submitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intent {
-    /// The id that its dropper chose.
+    /// The id that the submitter chose.
     pub id: Option<IntentId>,
-    /// What is wanted.
-    pub wish: Wish,
-    /// What its dropper last saw.
+    /// The operation.
+    pub op: IntentOp,
+    /// What the submitter last saw of the customer.
     pub expect: Option<Expect>,
-    /// Nothing is sent before.
+    /// The earliest time at which the intent is sent.
     pub not_before: Option<Timestamp>,
 }
 
 impl Intent {
-    /// Reads an intent from JSON text: `op`, `customer_id`, `body`, `id`, `expect`, `not_before`.
+    /// Parses an intent from JSON text with the fields `op`, `customer_id`, `body`, `id`, `expect`
+    /// and `not_before`.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, BadIntent> {
         Self::from_bytes(text.as_bytes())
     }
 
-    /// Reads an intent from the bytes of a file or a line. The first fault may be that the bytes are no text.
+    /// Parses an intent from the bytes of a file or of a line.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first rule that the bytes break; they may not even be text.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadIntent> {
         let intent = Self::stored(bytes)?;
-        match &intent.wish {
-            Wish::Create(body) if body.0.is_empty() => Err(BadIntent::at("body", Rule::EmptyCreate)),
+        match &intent.op {
+            IntentOp::Create(body) if body.0.is_empty() => Err(BadIntent::at("body", Rule::EmptyCreate)),
             _ => Ok(intent),
         }
     }
 
-    /// Reads an intent that was accepted before, by its fields. Earlier versions accepted a create without parameters; it must not look
-    /// like a row that another program changed.
+    /// Parses an intent that was accepted before. Earlier versions accepted a create without
+    /// parameters. Such a row must not look like one that another program changed.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first rule that the bytes break.
     pub fn stored(bytes: &[u8]) -> Result<Self, BadIntent> {
         match text::parse(bytes) {
-            Ok(Value::Object(fields)) => Self::of(fields),
+            Ok(Value::Object(fields)) => Self::from_fields(fields),
             Ok(_) => Err(BadIntent::at("the intent", Rule::Object)),
             Err(fault) => Err(BadIntent::at("the intent", Rule::Json(fault))),
         }
     }
 
-    fn of(mut fields: Map<String, Value>) -> Result<Self, BadIntent> {
+    fn from_fields(mut fields: Map<String, Value>) -> Result<Self, BadIntent> {
         const FIELDS: [&str; 6] = ["body", "customer_id", "expect", "id", "not_before", "op"];
-        known("", &fields, &FIELDS)?;
+        check_known("", &fields, &FIELDS)?;
         let mut text = |name: &'static str| match fields.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -206,36 +211,39 @@ impl Intent {
         let mut object = |name: &str| fields.remove(name).filter(|value| !value.is_null());
         let (body, expect) = (object("body"), object("expect"));
         let target = target.as_deref().map(Target::new).transpose()?;
-        let body = body.map(Body::new).transpose()?;
-        let wish = match (op.as_deref(), target, body) {
-            (Some("create"), None, body) => Wish::Create(body.unwrap_or_else(|| Body(Map::new()))),
+        let body = body.map(IntentBody::new).transpose()?;
+        let op = match (op.as_deref(), target, body) {
+            (Some("create"), None, body) => IntentOp::Create(body.unwrap_or_else(|| IntentBody(Map::new()))),
             (Some("create"), Some(_), _) => return Err(BadIntent::at("customer_id", Rule::NotWithCreate)),
-            (Some("update"), Some(target), Some(body)) if !body.0.is_empty() => Wish::Update(target, body),
+            (Some("update"), Some(target), Some(body)) if !body.0.is_empty() => {
+                IntentOp::Update(target, body)
+            }
             (Some("update"), Some(_), _) => return Err(BadIntent::at("body", Rule::EmptyUpdate)),
-            (Some("delete"), Some(target), None) => Wish::Delete(target),
+            (Some("delete"), Some(target), None) => IntentOp::Delete(target),
             (Some("delete"), Some(_), Some(_)) => return Err(BadIntent::at("body", Rule::NotWithDelete)),
             (Some("update" | "delete"), None, _) => return Err(BadIntent::at("customer_id", Rule::Missing)),
             _ => return Err(BadIntent::at("op", Rule::Op)),
         };
         let expect = expect.map(Expect::new).transpose()?;
-        if expect.is_some() && matches!(wish, Wish::Create(_)) {
+        if expect.is_some() && matches!(op, IntentOp::Create(_)) {
             return Err(BadIntent::at("expect", Rule::NotWithCreate));
         }
         let moment = |text: String| {
-            let read = if is_written_as_a_time(&text) { time::read(&text) } else { None };
+            let read = if has_time_format(&text) { time::read(&text) } else { None };
             read.ok_or_else(|| BadIntent::at("not_before", Rule::Time))
         };
         Ok(Self {
             id: id.map(IntentId::new).transpose()?,
-            wish,
+            op,
             expect,
             not_before: not_before.map(moment).transpose()?,
         })
     }
 }
 
-/// Whether a text is spelled as [`TIME_PATTERN`] says: narrower than what the reader of times takes, so that SQL can judge the same.
-fn is_written_as_a_time(text: &str) -> bool {
+/// Whether a text matches [`TIME_PATTERN`]. The pattern accepts less than the time parser, so that
+/// SQL can check the same rule.
+fn has_time_format(text: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let shaped = |text: &str, shape: &str| {
         text.len() == shape.len()
@@ -264,7 +272,11 @@ fn is_written_as_a_time(text: &str) -> bool {
             .is_some_and(|offset| shaped(offset, "00:00") && offset[..2] <= *"14" && offset[3..] <= *"59")
 }
 
-fn known(within: &str, fields: &Map<String, Value>, known: &'static [&'static str]) -> Result<(), BadIntent> {
+fn check_known(
+    within: &str,
+    fields: &Map<String, Value>,
+    known: &'static [&'static str],
+) -> Result<(), BadIntent> {
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
         Some(unknown) => {
             let unknown: String = unknown.escape_debug().take(40).collect();

@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-/// The number of a pass; rises by one with each.
+/// The number of a pass. Each pass gets the next number.
 pub type PassId = i64;
 
 /// What a pass reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassKind {
-    /// The whole list. Only a sweep can notice that a customer is gone.
+    /// The whole list. Only a sweep can find that a customer is gone.
     Sweep,
-    /// The newest customers. Nothing is concluded from what it does not see.
+    /// The newest customers. Absence from a probe proves nothing.
     Probe,
 }
 
 impl PassKind {
-    /// The word in SQL, logs and messages.
+    /// Returns the name that SQL, logs and messages use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Sweep => "sweep",
@@ -26,21 +26,22 @@ impl PassKind {
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Everything was read and everything that was found is recorded.
+pub enum PassOutcome {
+    /// Everything was read, and every result is recorded.
     Complete,
-    /// Everything was read; deletions wait for an operator.
+    /// Everything was read; deletions are held for an operator.
     Held,
-    /// Everything was read, and live customers were neither listed nor verified by a request of their own.
+    /// Everything was read, but some live customers were neither listed nor verified by single
+    /// requests.
     Partial,
-    /// Stopped on the way, by us or by a crash.
+    /// Our own stop or a crash interrupted it.
     Interrupted,
-    /// Something could not be read or believed; `error` says what.
+    /// A request failed, or an answer was not usable; `error` gives the reason.
     Failed,
 }
 
-impl Outcome {
-    /// The word in SQL, logs and messages.
+impl PassOutcome {
+    /// Returns the name that SQL, logs and messages use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -58,42 +59,42 @@ impl fmt::Display for PassKind {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for PassOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
 }
 
-/// What a pass has done so far: the numbers of its row in `passes`.
+/// The counts of a pass so far: the numbers of its row in `passes`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Pages answered validly.
+    /// Pages with a valid answer.
     pub pages: u64,
-    /// Requests sent, tries included.
+    /// Requests sent, including retries.
     pub requests: u64,
-    /// Different customers listed.
+    /// Distinct customers listed.
     pub customers_seen: u64,
     /// Customers recorded as new.
     pub created: u64,
     /// Customers recorded as changed.
     pub updated: u64,
-    /// Customers recorded as gone.
+    /// Customers recorded as deleted.
     pub deleted: u64,
-    /// Customers recorded as back.
+    /// Customers recorded as restored.
     pub restored: u64,
-    /// Different customers that could not be read.
+    /// Distinct unreadable customers.
     pub unreadable: u64,
     /// Live customers that were neither listed nor verified.
     pub unverified: u64,
 }
 
 impl Tally {
-    /// How many changes the pass recorded.
+    /// Returns the number of recorded changes.
     pub fn changes(&self) -> u64 {
         self.created + self.updated + self.deleted + self.restored
     }
 
-    /// Adds the changes that `recorded` counts.
+    /// Adds the changes of `recorded`.
     pub fn add_changes(&mut self, recorded: &Self) {
         self.created += recorded.created;
         self.updated += recorded.updated;
@@ -107,10 +108,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passes_and_their_outcomes_have_the_words_of_the_schema() {
+    fn passes_and_their_outcomes_have_the_names_of_the_schema() {
         assert_eq!([PassKind::Sweep, PassKind::Probe].map(|kind| kind.to_string()), ["sweep", "probe"]);
-        let outcomes =
-            [Outcome::Complete, Outcome::Held, Outcome::Partial, Outcome::Interrupted, Outcome::Failed];
+        let outcomes = [
+            PassOutcome::Complete,
+            PassOutcome::Held,
+            PassOutcome::Partial,
+            PassOutcome::Interrupted,
+            PassOutcome::Failed,
+        ];
         let words = outcomes.map(|outcome| outcome.to_string());
         assert_eq!(words, ["complete", "held", "partial", "interrupted", "failed"]);
     }

@@ -1,24 +1,27 @@
-//! By what a customer is recognised in a text that somebody else wrote: its id, its emails, and what else was said of it.
+//! Recognizes a customer in text from outside: by its id, its emails, and other values of its
+//! history.
 //!
-//! A text is searched as it is and with JSON's escapes read, in either case of ASCII letters: `A@B.C` and `a\u0040b.c` are one
-//! email. What is too short to say anything is not looked for.
+//! A text is searched as it is and with its JSON escapes decoded, without regard to the case of
+//! ASCII letters. `A@B.C` and `a\u0040b.c` are the same email. Values that are too short to
+//! identify a customer are not searched.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Shorter ids are looked for as `customer_id` alone, never in the middle of a text.
+/// SHORTEST_ID controls the length in bytes from which an id is searched inside a text. A shorter
+/// id is only compared with `customer_id`.
 const SHORTEST_ID: usize = 8;
 
-/// The shortest email that is looked for, in bytes.
+/// SHORTEST_EMAIL controls the length in bytes from which an email is searched.
 const SHORTEST_EMAIL: usize = 5;
 
-/// The shortest other value, in bytes.
+/// SHORTEST_OTHER controls the length in bytes from which another value is searched.
 const SHORTEST_OTHER: usize = 6;
 
-/// Members that say nothing of a person, or that have a rule of their own: a payment source is four digits and a month, and tokens
-/// are wiped when their intent settles.
-const NO_TRACE: [&str; 12] = [
+/// Members that do not identify a person, or that have a rule of their own. A payment source is
+/// four digits and a month, and tokens are wiped when their intent settles.
+const NOT_IDENTIFYING: [&str; 12] = [
     "code",
     "created_at",
     "currency",
@@ -33,7 +36,7 @@ const NO_TRACE: [&str; 12] = [
     "status",
 ];
 
-/// What one customer is recognised by.
+/// The values by which one customer is recognized.
 #[derive(Clone, Default)]
 pub struct Traces {
     id: String,
@@ -41,12 +44,12 @@ pub struct Traces {
     others: BTreeSet<String>,
 }
 
-/// A text that is searched.
+/// A text to search.
 #[derive(Clone, Debug)]
-pub struct Searched(Vec<String>);
+pub struct SearchText(Vec<String>);
 
-impl Searched {
-    /// Takes bytes as text, whatever they are.
+impl SearchText {
+    /// Takes bytes as text; invalid UTF-8 is replaced.
     pub fn new(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
         let read = text.contains('\\').then(|| unescaped(&text).to_ascii_lowercase());
@@ -60,16 +63,18 @@ impl Searched {
 }
 
 impl Traces {
-    /// A customer of whom nothing but the id is known yet.
+    /// The traces of a customer of which only the id is known.
     pub fn of(id: &str) -> Self {
         Self { id: id.to_owned(), ..Self::default() }
     }
 
-    /// Adds what a JSON value says: a customer's body, or an intent's parts.
+    /// Adds the values of a JSON value: a customer's body, or the parts of an intent.
     pub fn add(&mut self, value: &Value) {
         match value {
             Value::Object(members) => {
-                for (name, member) in members.iter().filter(|(name, _)| !NO_TRACE.contains(&name.as_str())) {
+                for (name, member) in
+                    members.iter().filter(|(name, _)| !NOT_IDENTIFYING.contains(&name.as_str()))
+                {
                     match member {
                         Value::String(email) if name == "email" && email.len() >= SHORTEST_EMAIL => {
                             self.emails.insert(email.clone());
@@ -95,7 +100,7 @@ impl Traces {
         }
     }
 
-    /// The emails, over the whole history.
+    /// Returns the emails of the whole history.
     pub fn emails(&self) -> impl Iterator<Item = &str> {
         self.emails.iter().map(String::as_str)
     }
@@ -105,15 +110,16 @@ impl Traces {
         self.emails().any(|known| known.eq_ignore_ascii_case(email))
     }
 
-    /// Whether the id stands in a text.
-    pub fn id_in(&self, text: &Searched) -> bool {
+    /// Whether a text contains the id.
+    pub fn id_in(&self, text: &SearchText) -> bool {
         self.id.len() >= SHORTEST_ID && text.has(&self.id)
     }
 
-    /// Whether an email stands in a text, or another value for which `is_rare` says that nobody else has it too.
+    /// Whether a text contains an email, or another value for which `is_rare` says that no other
+    /// customer has it.
     pub fn value_in<E>(
         &self,
-        text: &Searched,
+        text: &SearchText,
         mut is_rare: impl FnMut(&str) -> Result<bool, E>,
     ) -> Result<bool, E> {
         if self.emails().any(|email| text.has(email)) {
@@ -127,8 +133,9 @@ impl Traces {
         Ok(false)
     }
 
-    /// Whether this JSON text is an intent for this customer and nobody else: for its id, or for nobody's and with its email.
-    pub fn is_only_theirs(&self, intent: &[u8]) -> bool {
+    /// Whether this JSON text is an intent for this customer only: it has this customer's id, or no
+    /// id and this customer's email.
+    pub fn is_only_about_customer(&self, intent: &[u8]) -> bool {
         let Ok(Value::Object(intent)) = super::json::parse(intent) else { return false };
         match intent.get("customer_id") {
             Some(Value::String(id)) => *id == self.id,
@@ -140,29 +147,29 @@ impl Traces {
         }
     }
 
-    /// The text with every email and other value hidden: for names of files.
-    pub fn hidden(&self, text: &str) -> String {
-        let mut hidden = text.to_owned();
+    /// Returns the text with every email and other value masked. It is used for file names.
+    pub fn masked(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
         for value in self.emails.iter().chain(&self.others) {
-            let lower = hidden.to_ascii_lowercase();
+            let lower = masked.to_ascii_lowercase();
             let found: Vec<usize> =
                 lower.match_indices(&value.to_ascii_lowercase()).map(|(at, _)| at).collect();
             for at in found.into_iter().rev() {
-                hidden.replace_range(at..at + value.len(), "****");
+                masked.replace_range(at..at + value.len(), "****");
             }
         }
-        hidden
+        masked
     }
 }
 
 impl std::fmt::Debug for Traces {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // What is to be erased must not get into a log.
+        // Data that is to be erased must not reach a log.
         f.debug_struct("Traces").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-/// The text with JSON's escapes read, wherever they stand; what is none stays.
+/// Decodes JSON escapes anywhere in a text. Invalid escapes are kept unchanged.
 fn unescaped(text: &str) -> String {
     let mut read = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -217,11 +224,11 @@ mod tests {
 
     fn found(text: &str) -> bool {
         let all_rare = |_: &str| Ok::<_, Infallible>(true);
-        hanako().value_in(&Searched::new(text.as_bytes()), all_rare).unwrap()
+        hanako().value_in(&SearchText::new(text.as_bytes()), all_rare).unwrap()
     }
 
     #[test]
-    fn a_value_is_found_however_json_spells_it() {
+    fn value_is_found_in_any_json_spelling() {
         for text in [
             "to hanako@example.jp",
             "Hanako@EXAMPLE.jp",
@@ -238,17 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn every_escape_of_json_is_read() {
+    fn every_json_escape_is_decoded() {
         let text = r#"a\nb\tc\rd\be\ff\"g\\h\/i\ud83c\udf8cj\x"#;
         assert_eq!(unescaped(text), "a\nb\tc\rd\u{8}e\u{c}f\"g\\h/i🎌j\\x");
     }
 
     #[test]
-    fn lists_are_looked_into_and_what_is_short_tells_nothing() {
+    fn values_in_lists_are_found_and_short_ones_ignored() {
         let mut traces = Traces::of("c-hanako-1");
         traces.add(&json!({"metadata": [["azabu-juban", "tokyo"], {"email": "a@b.c"}, {"note": "plain"}, "minato"], "email": "a@b"}));
         let in_text = |text: &str| {
-            let text = Searched::new(text.as_bytes());
+            let text = SearchText::new(text.as_bytes());
             traces.value_in(&text, |_| Ok::<_, Infallible>(true)).unwrap()
         };
         assert_eq!(["azabu-juban", "minato", "A@B.C"].map(in_text), [true; 3]);
@@ -256,20 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_looked_for_unless_it_is_short() {
-        let text = Searched::new(b"for C-HANAKO-1, c-hana-1 and c-han-1");
+    fn id_is_searched_unless_it_is_short() {
+        let text = SearchText::new(b"for C-HANAKO-1, c-hana-1 and c-han-1");
         let found = ["c-hanako-1", "c-hana-1", "c-han-1", "c-hanako-2"].map(|id| Traces::of(id).id_in(&text));
         assert_eq!(found, [true, true, false, false]);
     }
 
     #[test]
-    fn what_others_have_too_tells_nothing() {
-        let text = Searched::new("0901234".as_bytes());
+    fn value_of_several_customers_is_ignored() {
+        let text = SearchText::new("0901234".as_bytes());
         assert!(!hanako().value_in(&text, |_| Ok::<_, Infallible>(false)).unwrap());
     }
 
     #[test]
-    fn an_intent_is_theirs_by_its_customer_or_by_its_email_alone() {
+    fn intent_is_about_a_customer_by_its_id_or_by_its_email_alone() {
         for (intent, expected) in [
             (json!({"op": "update", "customer_id": "c-hanako-1", "body": {"email": "new"}}), true),
             (json!({"op": "create", "body": {"email": "hanako@example.jp"}}), true),
@@ -278,14 +285,14 @@ mod tests {
             (json!({"op": "create", "body": {"email": "other"}}), false),
             (json!([{"customer_id": "c-hanako-1"}]), false),
         ] {
-            assert_eq!(hanako().is_only_theirs(intent.to_string().as_bytes()), expected, "{intent}");
+            assert_eq!(hanako().is_only_about_customer(intent.to_string().as_bytes()), expected, "{intent}");
         }
-        assert!(!hanako().is_only_theirs(b"{\"customer_id\": \"c-hanako-1\""));
+        assert!(!hanako().is_only_about_customer(b"{\"customer_id\": \"c-hanako-1\""));
     }
 
     #[test]
-    fn names_are_shown_without_values_and_a_log_gets_none() {
-        assert_eq!(hanako().hidden("Hanako@example.jp-0901234.json"), "****-****.json");
+    fn file_names_and_debug_output_contain_no_values() {
+        assert_eq!(hanako().masked("Hanako@example.jp-0901234.json"), "****-****.json");
         let shown = format!("{:?}", hanako());
         assert!(shown.contains("c-hanako-1") && !shown.contains("example.jp"), "{shown}");
     }

@@ -3,7 +3,7 @@
 use super::DoctorFinding;
 use super::api::ApiAnswers;
 use super::database::DatabaseContent;
-use crate::remote::Shown;
+use crate::remote::CustomerAnswer;
 use crate::secret::SecretKey;
 use komoju_core::Attention;
 
@@ -49,8 +49,8 @@ fn compare(current: &DatabaseContent, key: &SecretKey, asked: Option<&ApiAnswers
         return KeyMatch::Same;
     }
     match asked.and_then(|asked| asked.known.as_ref()) {
-        Some(Ok(Shown::Found(_) | Shown::Unreadable(_))) => KeyMatch::SameAccount,
-        Some(Ok(Shown::NotFound)) => KeyMatch::OtherAccount,
+        Some(Ok(CustomerAnswer::Found(_) | CustomerAnswer::Unreadable(_))) => KeyMatch::SameAccount,
+        Some(Ok(CustomerAnswer::NotFound)) => KeyMatch::OtherAccount,
         Some(Err(_)) | None => KeyMatch::Unknown,
     }
 }

@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::outbox::{delete_limit, operator, rows};
 use crate::store::{StoreError, Tx, write_as_operator};
-use komoju_core::intent::lifecycle::{Outcome, State};
+use komoju_core::intent::lifecycle::{IntentState, OutcomeStatus};
 use komoju_core::time;
 
 /// Approve deletes that are held because more than outbound.hold_deletes_over of them are open or
@@ -70,7 +70,7 @@ pub(super) fn retry(path: &Path, args: &IntentRetryArgs) -> anyhow::Result<Exit>
     let corrected = args.body.as_deref().map(input::whole_body).transpose()?;
     let life = write_as_operator(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
     let how = match life.state {
-        State::Waiting => "waits for a retry of the same request",
+        IntentState::Waiting => "waits for a retry of the same request",
         _ => "is queued again",
     };
     print::note(&format!("{} {how}; {}", safe(&args.id), sending_process(path)?));
@@ -83,7 +83,7 @@ pub(super) fn cancel(path: &Path, args: &IntentCancelArgs) -> anyhow::Result<Exi
     let cancel = |tx: &Tx<'_>, id: &String| {
         let known = rows::find(tx, id)?;
         operator::cancel(tx, id, &at, &by)?;
-        Ok(known.is_some_and(|known| known.life.outcome == Outcome::Unknown))
+        Ok(known.is_some_and(|known| known.life.outcome == OutcomeStatus::Unknown))
     };
     let are_unclear: Vec<bool> = write_as_operator(path, |tx| {
         args.ids.iter().map(|id| cancel(tx, id)).collect::<Result<_, StoreError>>()

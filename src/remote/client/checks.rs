@@ -9,8 +9,8 @@ use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use super::{Http, HttpAnswer, wire};
 use crate::clock::ManualClock;
 use crate::config::Config;
-use crate::remote::wire::CustomerAnswer;
-use crate::remote::{Call, Class, RemoteError};
+use crate::remote::wire::CustomerReading;
+use crate::remote::{ApiCall, ErrorClass, RemoteError};
 use crate::secret::{Masker, SecretKey};
 use komoju_core::json::checks::canonical;
 use komoju_core::time::LONGEST_PAUSE;
@@ -86,12 +86,12 @@ pub(crate) fn page(bytes: &[u8]) {
 /// The answer does not have this property.
 pub(crate) fn customer(bytes: &[u8]) {
     match wire::one_customer(bytes, true) {
-        CustomerAnswer::Customer(customer) => assert_eq!(customer.body(), canonical(bytes)),
-        CustomerAnswer::Unreadable(bad) => explanation(&bad.reason.to_string()),
-        CustomerAnswer::Other(why) => explanation(&why),
+        CustomerReading::Customer(customer) => assert_eq!(customer.body(), canonical(bytes)),
+        CustomerReading::Unreadable(bad) => explanation(&bad.reason.to_string()),
+        CustomerReading::Other(why) => explanation(&why),
     }
     // The start of a longer answer never contains a customer that is accepted.
-    assert!(!matches!(wire::one_customer(bytes, false), CustomerAnswer::Customer(_)));
+    assert!(!matches!(wire::one_customer(bytes, false), CustomerReading::Customer(_)));
     let _ = wire::beginning(bytes);
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn error(status: u16, bytes: &[u8]) {
             assert_eq!(told, status);
         }
         assert_eq!(error.retry_after, None);
-        let is_refusal = matches!(error.class(), Class::Auth | Class::Rejected);
+        let is_refusal = matches!(error.class(), ErrorClass::Auth | ErrorClass::Rejected);
         assert!(!is_refusal || (300..500).contains(&status) || status == 502, "{error}");
         for text in [told.code, told.message, told.param].into_iter().flatten() {
             let shown = masker.text(&text);
@@ -155,7 +155,7 @@ pub(crate) fn retry_after(bytes: &[u8]) {
 
 fn answered(status: u16, headers: HeaderMap, bytes: &[u8]) -> RemoteError {
     let answer = HttpAnswer { status, headers, body: bytes.to_vec(), is_whole: true };
-    CLIENT.with(|(http, _)| http.error_of(&Call::List { page: 1 }, &answer))
+    CLIENT.with(|(http, _)| http.error_of(&ApiCall::List { page: 1 }, &answer))
 }
 
 /// Checks an explanation: it is not empty, and shows no key.

@@ -57,7 +57,7 @@ fn hint_that_is_no_whole_number_is_ignored() {
 fn customer_listed_as_deleted_is_separate_from_the_others() {
     let page =
         page(br#"{"data":[{"id":"a"},{"id":"b","deleted":true},{"id":"c","deleted":false}]}"#).unwrap();
-    let ids = |listed: &[Listed]| listed.iter().map(|one| one.id().to_string()).collect::<Vec<_>>();
+    let ids = |listed: &[RawCustomer]| listed.iter().map(|one| one.id().to_string()).collect::<Vec<_>>();
     assert_eq!((ids(&page.customers), ids(&page.deleted)), (vec!["a".into(), "c".into()], vec!["b".into()]));
     assert_eq!(page.len(), 3);
 }
@@ -103,9 +103,9 @@ fn unreadable_customer_does_not_cost_the_others_on_its_page() {
 #[test]
 fn unreadable_customer_is_distinguished_from_other_answers() {
     let shown = |bytes: &[u8]| match one_customer(bytes, true) {
-        CustomerAnswer::Customer(customer) => customer.id().to_string(),
-        CustomerAnswer::Unreadable(bad) => format!("{:?}", bad.id),
-        CustomerAnswer::Other(why) => why,
+        CustomerReading::Customer(customer) => customer.id().to_string(),
+        CustomerReading::Unreadable(bad) => format!("{:?}", bad.id),
+        CustomerReading::Other(why) => why,
     };
     assert_eq!(shown(br#"{"id":"a"}"#), "a");
     assert_eq!(shown(br#"{"id":"a","x":"\ud800"}"#), "Some(\"a\")");
@@ -118,10 +118,10 @@ fn unreadable_customer_is_distinguished_from_other_answers() {
     }
     let cut = one_customer(br#"{"id":"a","x":"aaa"#, false);
     assert!(
-        matches!(cut, CustomerAnswer::Unreadable(bad) if bad.id.is_some()),
+        matches!(cut, CustomerReading::Unreadable(bad) if bad.id.is_some()),
         "the start of a long customer"
     );
-    assert!(matches!(one_customer(b"\x1f\x8b", false), CustomerAnswer::Other(_)));
+    assert!(matches!(one_customer(b"\x1f\x8b", false), CustomerReading::Other(_)));
 }
 
 #[test]

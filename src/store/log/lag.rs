@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::mirror::{self, StoredCustomer, id_in};
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::lag::{Consistency, LeftOut, Recent};
-use komoju_core::{Customer, CustomerId, Kind, Origin, time};
+use komoju_core::lag::{Consistency, DeferredRead, RecentChange};
+use komoju_core::{ChangeKind, Customer, CustomerId, Origin, time};
 
 /// MAX_RECHECKS controls how many customers can be scheduled to be requested again. The next sweep
 /// reads those that are left out beyond that.
@@ -30,7 +30,7 @@ pub fn recent(
     stored: &StoredCustomer,
     requested_at: Timestamp,
     consistency: Consistency,
-) -> Result<Vec<Recent>, StoreError> {
+) -> Result<Vec<RecentChange>, StoreError> {
     // Most customers did not change within the last minutes.
     let changed_at = time::read(&stored.standing.changed_at).unwrap_or(Timestamp::MAX);
     match consistency.may_be_behind(changed_at, requested_at) {
@@ -55,30 +55,30 @@ pub fn pushed_at(
 
 /// Returns the customer's entries up to `seq`, the newest first, each with the state that it
 /// replaced.
-pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreError> {
+pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<RecentChange>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT kind, origin, observed_at, after FROM change_log WHERE customer_id = ?1 AND seq <= ?2
          ORDER BY seq DESC LIMIT ?3",
     )?;
     let mut rows = statement.query(params![id.as_str(), seq, MAX_ENTRIES])?;
-    let mut history: Vec<Recent> = Vec::new();
+    let mut history: Vec<RecentChange> = Vec::new();
     while let Some(row) = rows.next()? {
         let (kind, origin, at): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         if let Some(newer) = history.last_mut() {
             newer.replaced = row.get(3)?;
         }
         let (Some(kind), Some(origin), Some(at)) =
-            (Kind::from_word(&kind), Origin::from_word(&origin), time::read(&at))
+            (ChangeKind::from_word(&kind), Origin::from_word(&origin), time::read(&at))
         else {
             break;
         };
-        history.push(Recent { kind, origin, at, replaced: None });
+        history.push(RecentChange { kind, origin, at, replaced: None });
     }
     Ok(history)
 }
 
 /// Records that a read of this customer was not applied, and the lag that it shows.
-pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(), StoreError> {
+pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: DeferredRead) -> Result<(), StoreError> {
     // A read that shows a new state may be right. If it is shown again later, it does not prove a
     // longer lag.
     let replaced = left_out.is_replaced.then(|| digest(shown));
@@ -186,7 +186,7 @@ mod tests {
     fn scheduled_rechecks_are_bounded() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
-        let left_out = LeftOut { until: at(60), is_replaced: false, lag: None };
+        let left_out = DeferredRead { until: at(60), is_replaced: false, lag: None };
         for n in 0..MAX_RECHECKS + 5 {
             leave_out(&tx, &customer(n), left_out).unwrap();
         }

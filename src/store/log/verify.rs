@@ -7,7 +7,7 @@ use super::changes::{self, Head, SealedEntry};
 use super::mirror;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, ImpossibleChange, chain};
-use komoju_core::{CustomerId, Standing};
+use komoju_core::{CustomerId, MirrorRow};
 
 /// MAX_FINDINGS controls how many findings are kept. A log that is damaged throughout has one for
 /// each entry.
@@ -217,7 +217,7 @@ pub fn rebuild_with_progress(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<
     Ok(count)
 }
 
-type Folded = Result<Option<Standing>, ImpossibleChange>;
+type Folded = Result<Option<MirrorRow>, ImpossibleChange>;
 
 /// Shows `visit` the state that each customer's entries fold to. One customer is in memory at a
 /// time.
@@ -246,7 +246,7 @@ pub(in crate::store) fn each_folded_until(
                 Ok(None)
             }
         };
-        let folded = before.and_then(|before| Standing::fold(before, &entry));
+        let folded = before.and_then(|before| MirrorRow::fold(before, &entry));
         current = Some((entry.customer_id, folded));
         Ok(())
     })?;
@@ -261,10 +261,10 @@ pub(in crate::store) fn folded_until(
     conn: &Conn,
     id: &CustomerId,
     last_seq: i64,
-) -> Result<Option<Standing>, StoreError> {
+) -> Result<Option<MirrorRow>, StoreError> {
     let mut folded = None;
     changes::each_by_customer(conn, Some(id), last_seq, |sealed| {
-        folded = Standing::fold(folded.take(), &sealed.entry)?;
+        folded = MirrorRow::fold(folded.take(), &sealed.entry)?;
         Ok(())
     })?;
     Ok(folded)

@@ -21,7 +21,7 @@ use crate::store::log::holds::{self, HoldEnd};
 use crate::store::log::mirror;
 use crate::store::outbox::engine::as_engine;
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
+use komoju_core::{ChangeKind, CustomerId, Origin, SearchText, Traces, json};
 
 /// Replaces a reason or an error that may contain data of the customer.
 const ERASED: &str = "erased with its customer";
@@ -135,10 +135,12 @@ pub fn erased_before(conn: &Conn, id: &CustomerId) -> Result<Option<(String, Red
         let kind: String = row.get(3)?;
         Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?, kind))
     });
-    Ok(last.optional()?.filter(|(.., kind)| kind == Kind::Erased.word()).map(|(seq, at, redacts, _)| {
-        let redacted = redacts.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
-        (at, Redaction { seq, redacted })
-    }))
+    Ok(last.optional()?.filter(|(.., kind)| kind == ChangeKind::Erased.word()).map(
+        |(seq, at, redacts, _)| {
+            let redacted = redacts.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
+            (at, Redaction { seq, redacted })
+        },
+    ))
 }
 
 /// The customer's intents: by its id, by the customer that they created or changed, and by the
@@ -239,7 +241,7 @@ fn intents_of(
         if is_erased_now && !content.is_erased {
             to_erase.push(content.position);
         }
-        if traces.value_in(&Searched::new(content.id.as_bytes()), |value| is_rare(conn, value))? {
+        if traces.value_in(&SearchText::new(content.id.as_bytes()), |value| is_rare(conn, value))? {
             kept.push((content.position, "its id holds a value of this customer, and ids are never changed"));
         } else if names_email && !is_erased_now {
             kept.push((
@@ -294,7 +296,9 @@ fn redact_intents(tx: &Tx<'_>, positions: &[i64], traces: &Traces) -> Result<(),
                     row.get(0)
                 })?;
             let by = match by {
-                Some(by) if traces.value_in(&Searched::new(by.as_bytes()), |value| is_rare(tx, value))? => {
+                Some(by)
+                    if traces.value_in(&SearchText::new(by.as_bytes()), |value| is_rare(tx, value))? =>
+                {
                     None
                 }
                 by => by,

@@ -8,8 +8,8 @@ use rusqlite::params;
 use super::rows::{StoredIntent, find, is_erased};
 use super::{engine, spool};
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::intent::lifecycle::{Lifecycle, Outcome, Retry};
-use komoju_core::intent::{Body, MASKED_TOKEN, Rule, Wish};
+use komoju_core::intent::lifecycle::{Lifecycle, OutcomeStatus, RetryBody};
+use komoju_core::intent::{IntentBody, IntentOp, MASKED_TOKEN, Rule};
 use komoju_core::plan::settle::IntentUpdate;
 
 fn must_find(conn: &Conn, id: &str) -> Result<StoredIntent, StoreError> {
@@ -26,27 +26,29 @@ fn must_find(conn: &Conn, id: &str) -> Result<StoredIntent, StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Refused`] where this state or content cannot be retried.
-pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycle, StoreError> {
+pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&IntentBody>) -> Result<Lifecycle, StoreError> {
     let row = must_find(tx, id)?;
     if is_erased(tx, id)? {
         return Err(StoreError::Refused(format!(
             "{id}: its content was erased with its customer, so it cannot be retried; submit another intent"
         )));
     }
-    let with = if corrected.is_some() { Retry::Corrected } else { Retry::Same };
+    let with = if corrected.is_some() { RetryBody::Corrected } else { RetryBody::Same };
     let life = row.life.retry(with).map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
-    let wish = row.intent.map(|intent| intent.wish);
-    match (&wish, corrected) {
-        (Ok(Wish::Delete(_)), Some(_)) => {
+    let op = row.intent.map(|intent| intent.op);
+    match (&op, corrected) {
+        (Ok(IntentOp::Delete(_)), Some(_)) => {
             return Err(StoreError::Refused(format!("{id} is a delete: it has no body to correct")));
         }
-        (Ok(Wish::Create(_)), Some(body)) if body.fields().is_empty() => {
+        (Ok(IntentOp::Create(_)), Some(body)) if body.fields().is_empty() => {
             return Err(StoreError::Refused(format!("body: {}", Rule::EmptyCreate)));
         }
-        (Ok(Wish::Update(..)), Some(body)) if body.fields().is_empty() => {
+        (Ok(IntentOp::Update(..)), Some(body)) if body.fields().is_empty() => {
             return Err(StoreError::Refused(format!("body: {}", Rule::EmptyUpdate)));
         }
-        (Ok(Wish::Create(body) | Wish::Update(_, body)), None) if body.token() == Some(MASKED_TOKEN) => {
+        (Ok(IntentOp::Create(body) | IntentOp::Update(_, body)), None)
+            if body.token() == Some(MASKED_TOKEN) =>
+        {
             return Err(StoreError::Refused(format!(
                 "the payment token of {id} is no longer stored (it is wiped when an intent is settled, and left out of backups); \
                  pass the whole body again, with another token (--body @FILE)"
@@ -59,11 +61,11 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
             "UPDATE intents SET state = ?2, body = coalesce(?3, body), next_attempt_at = NULL, settled_at = NULL,
                  reason = 'an operator requested a retry', detail = NULL
              WHERE position = ?1",
-            params![row.position, life.state.word(), corrected.map(Body::text)],
+            params![row.position, life.state.word(), corrected.map(IntentBody::text)],
         )?;
         tx.execute(
             "UPDATE outbox SET outcome_unknown = ?2, patience_from = NULL WHERE position = ?1",
-            params![row.position, life.outcome == Outcome::Unknown],
+            params![row.position, life.outcome == OutcomeStatus::Unknown],
         )?;
         spool::reopen(tx, id)?;
         Ok(())
@@ -88,12 +90,12 @@ pub fn approve(tx: &Tx<'_>, ids: &[String]) -> Result<usize, StoreError> {
     let mut approved = 0;
     for id in ids {
         let row = must_find(tx, id)?;
-        if !matches!(row.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_))) {
+        if !matches!(row.intent.as_ref().map(|intent| &intent.op), Ok(IntentOp::Delete(_))) {
             return Err(StoreError::Refused(format!(
                 "{id} is not a delete: only deletes wait for an approval"
             )));
         }
-        if !row.life.state.blocks_those_behind() {
+        if !row.life.state.blocks_followers() {
             return Err(StoreError::Refused(format!("{id} is {} already", row.life.state)));
         }
         approved += approve_one(tx, row.position)?;

@@ -14,8 +14,10 @@ use crate::store::StoreError;
 use crate::store::log::holds::{self, HoldEnd};
 use crate::store::log::unlisted;
 use crate::tasks::in_flight::RequestMark;
-use komoju_core::plan::absence::{self, AbsenceCheck, COUNTED_FOR, Findings, LookupAnswer, Step};
-use komoju_core::plan::lag::Occasion;
+use komoju_core::plan::absence::{
+    self, AbsenceCheck, AbsenceFindings, AbsenceStep, COUNTED_FOR, LookupAnswer,
+};
+use komoju_core::plan::lag::ReadReason;
 use komoju_core::{Customer, CustomerId, Origin, PassKind};
 
 /// The result of recording proven deletions.
@@ -34,32 +36,32 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         mut check: AbsenceCheck,
         origin: Origin,
-    ) -> Result<Findings, Failure> {
+    ) -> Result<AbsenceFindings, Failure> {
         let mut done = 0;
         loop {
             let step = check.next_step(self.clock.elapsed(), &pass.budget);
             tracing::debug!(pass = pass.id, "{step}");
             match step {
-                Step::Lookup(row) => {
+                AbsenceStep::Lookup(row) => {
                     let (requested_at, answer) = self.look_up_row(pass, row).await?;
                     check.answered(requested_at, answer);
                     done += 1;
                     let of = done + check.left().min(pass.budget.left());
                     self.progress.send_replace(PassProgress { phase: Phase::Verifying, done, of });
                 }
-                Step::Canary(id) => {
+                AbsenceStep::Canary(id) => {
                     let found = self.request_one(pass, &id).await?;
                     let exists = matches!(found, CustomerLookup::Alive(_));
                     check.canary_answered(exists.then(|| self.clock.elapsed()));
                 }
-                Step::Record { rows, room } => {
+                AbsenceStep::Record { rows, room } => {
                     let recorded = self.record_deleted(pass, origin, rows, room).await?;
                     check.recorded(recorded.deleted, recorded.excess);
                 }
-                Step::NoteImprecise { suspects } => {
+                AbsenceStep::NoteImprecise { suspects } => {
                     check.set_room(self.note_imprecise(pass, suspects).await?);
                 }
-                Step::Finish => return Ok(check.into_findings()),
+                AbsenceStep::Finish => return Ok(check.into_findings()),
             }
         }
     }
@@ -112,7 +114,7 @@ impl<R: Remote> Pull<R> {
             if let Some(sweep) = sweep {
                 view.note_verified(customer.id(), sweep)?;
             }
-            plan_lookup(view, &request, customer, Occasion::Pass, consistency).map(drop)
+            plan_lookup(view, &request, customer, ReadReason::Pass, consistency).map(drop)
         })
         .await
     }

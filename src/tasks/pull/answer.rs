@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::tasks::in_flight::RequestMark;
-use komoju_core::plan::parts::{Part, Parts};
+use komoju_core::plan::parts::{PagePart, PageSplit};
 use komoju_core::{Customer, Page};
 
 /// A received page, or a part of one.
@@ -41,7 +41,7 @@ impl PageOffset {
     }
 
     /// Returns the offset of a part of a page.
-    pub(super) fn of_part(parts: &Parts, part: Part) -> Self {
+    pub(super) fn of_part(parts: &PageSplit, part: PagePart) -> Self {
         let (page, first) = parts.place(part, 1);
         Self { page, before: first - 1 }
     }

@@ -15,9 +15,9 @@ use crate::store::log::holds::HoldEnd;
 use crate::store::log::mirror::LiveFilter;
 use crate::store::log::unlisted;
 use komoju_core::Origin;
+use komoju_core::format::count;
 use komoju_core::plan::absence::{AbsenceCheck, CANARIES, Canaries};
 use komoju_core::plan::rows::RowSet;
-use komoju_core::words::count;
 
 /// BATCH controls how many approved customers are settled before the next ones are read.
 const BATCH: u32 = 16;
@@ -87,7 +87,7 @@ impl<R: Remote> Pull<R> {
             for id in &batch {
                 match view.find(id)?.filter(|stored| stored.standing.is_live()) {
                     None => view.end_hold(id, HoldEnd::Deleted)?,
-                    Some(_) if !id.can_be_asked() => view.end_hold(id, HoldEnd::Alive)?,
+                    Some(_) if !id.can_be_requested() => view.end_hold(id, HoldEnd::Alive)?,
                     // The next pass requests it.
                     Some(stored) if young.contains(stored.row) => {}
                     Some(stored) => approved.push(stored.row),

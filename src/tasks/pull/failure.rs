@@ -1,7 +1,7 @@
 //! The failures of a pass. Each has one sentence for the operator.
 
 use crate::remote::error::ApiError;
-use crate::remote::{Beginning, Call, Cause, Class, RemoteError};
+use crate::remote::{ApiCall, ErrorCause, ErrorClass, RemoteError, TruncatedPage};
 use crate::store::StoreError;
 
 /// A failed request: it returned nothing usable.
@@ -11,7 +11,7 @@ pub enum RequestError {
     #[error("{0}")]
     Remote(RemoteError),
     /// The page has the right form, but cannot be used.
-    #[error("{}: {why}", Call::List { page: *page })]
+    #[error("{}: {why}", ApiCall::List { page: *page })]
     Page {
         /// The requested page.
         page: u64,
@@ -22,10 +22,10 @@ pub enum RequestError {
 
 impl RequestError {
     /// Returns its class, which decides whether it is retried.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Remote(e) => e.class(),
-            Self::Page { .. } => Class::Corrupt,
+            Self::Page { .. } => ErrorClass::Corrupt,
         }
     }
 }
@@ -98,10 +98,12 @@ impl Failure {
     }
 
     /// Returns the beginning of a page that was too large for one answer.
-    pub(super) fn too_large(&self) -> Option<&Beginning> {
+    pub(super) fn too_large(&self) -> Option<&TruncatedPage> {
         let Self::Request { error, .. } = self else { return None };
         match error.as_ref() {
-            RequestError::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
+            RequestError::Remote(RemoteError { cause: ErrorCause::TooLarge { page: begun, .. }, .. }) => {
+                Some(begun)
+            }
             _ => None,
         }
     }
@@ -109,7 +111,9 @@ impl Failure {
     fn rejected(&self) -> Option<&ApiError> {
         let Self::Request { error, .. } = self else { return None };
         match error.as_ref() {
-            RequestError::Remote(RemoteError { cause: Cause::Rejected(api_error), .. }) => Some(api_error),
+            RequestError::Remote(RemoteError { cause: ErrorCause::Rejected(api_error), .. }) => {
+                Some(api_error)
+            }
             _ => None,
         }
     }

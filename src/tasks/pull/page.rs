@@ -16,10 +16,12 @@ use crate::store::log::mirror::StoredCustomer;
 use crate::store::log::unchanged::{self, CacheHit, FingerprintWindow, Reformatted};
 use crate::tasks::in_flight::RequestMark;
 use komoju_core::fingerprint::Fingerprint;
-use komoju_core::plan::lag::{Consistency, Occasion};
-use komoju_core::plan::observation::{CustomerPlan, Known, Observation, Push, Read, ReadBy};
+use komoju_core::plan::lag::{Consistency, ReadReason};
+use komoju_core::plan::observation::{
+    CustomerPlan, KnownCustomer, Observation, OwnPush, ReadBy, ReadContext,
+};
 use komoju_core::plan::rows::RowSet;
-use komoju_core::{Customer, CustomerId, Kind, Listed};
+use komoju_core::{ChangeKind, Customer, CustomerId, RawCustomer};
 
 /// POSITION_EVERY controls how often a running pass writes its position when it has nothing else to
 /// write.
@@ -86,7 +88,7 @@ impl<R: Remote> Pull<R> {
         let hits = self.cache_hits(cache, &customers, read.is_some()).await?;
         let reappeared = mark_cache_hits(marks, cache, &customers, &hits);
         let unknown = customers.iter().zip(&hits).filter(|(_, known)| known.is_none());
-        let unknown: Vec<&Listed> = unknown.map(|(listed, _)| listed).collect();
+        let unknown: Vec<&RawCustomer> = unknown.map(|(listed, _)| listed).collect();
         let mut read = read.into_iter().flatten();
         let changes_before = pass.tally.changes();
         let mut chunks = chunks(&unknown).into_iter().peekable();
@@ -117,7 +119,7 @@ impl<R: Remote> Pull<R> {
     async fn cache_hits(
         &self,
         cache: &mut ListCache,
-        customers: &Arc<Vec<Listed>>,
+        customers: &Arc<Vec<RawCustomer>>,
         is_read: bool,
     ) -> Result<Vec<Option<CacheHit>>, StoreError> {
         if is_read {
@@ -170,7 +172,7 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {
+    fn read_listed(&self, page: u64, listed: &RawCustomer) -> Result<Customer, Failure> {
         // This cannot fail, because the list parser accepted the customer. If it fails, only this
         // pass fails.
         listed.read().map_err(|why| {
@@ -190,7 +192,7 @@ impl<R: Remote> Pull<R> {
 fn mark_cache_hits(
     marks: &mut Marks,
     cache: &ListCache,
-    customers: &[Listed],
+    customers: &[RawCustomer],
     hits: &[Option<CacheHit>],
 ) -> Vec<CustomerId> {
     let mut reappeared = Vec::new();
@@ -205,14 +207,14 @@ fn mark_cache_hits(
 }
 
 /// Returns whether these customers are small enough to be in memory as text and parsed.
-pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
-    customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
+pub(super) fn may_be_read_at_once(customers: &[RawCustomer]) -> bool {
+    customers.iter().map(RawCustomer::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
 /// Divides the customers of a page into parts of at most [`READ_AT_ONCE`] bytes, and of at least
 /// one customer.
-fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
-    let (mut chunks, mut bytes): (Vec<Vec<&Listed>>, _) = (Vec::new(), 0);
+fn chunks<'a>(customers: &[&'a RawCustomer]) -> Vec<Vec<&'a RawCustomer>> {
+    let (mut chunks, mut bytes): (Vec<Vec<&RawCustomer>>, _) = (Vec::new(), 0);
     for listed in customers {
         match chunks.last_mut() {
             Some(chunk) if bytes + listed.bytes() <= READ_AT_ONCE => chunk.push(listed),
@@ -245,10 +247,10 @@ impl ListPlanner<'_> {
         let id = customer.id().clone();
         let stored = view.find(&id)?;
         let is_second = stored.as_ref().is_some_and(|stored| self.marks.seen.contains(stored.row));
-        let read = Read {
+        let read = ReadContext {
             by: ReadBy::List,
             requested_at: self.request.requested_at(),
-            occasion: if is_second { Occasion::SamePass } else { Occasion::Pass },
+            reason: if is_second { ReadReason::SamePass } else { ReadReason::Pass },
             consistency: self.consistency,
         };
         let Observation { plan, source } = observe(view, self.request, customer, stored.as_ref(), read)?;
@@ -286,8 +288,8 @@ impl ListPlanner<'_> {
 }
 
 /// Counts the fields that an update changes.
-fn count_fields(marks: &mut Marks, kind: Kind, after: &Customer, stored: &StoredCustomer) {
-    if let (Kind::Updated, Some(before)) = (kind, stored.standing.body.as_deref())
+fn count_fields(marks: &mut Marks, kind: ChangeKind, after: &Customer, stored: &StoredCustomer) {
+    if let (ChangeKind::Updated, Some(before)) = (kind, stored.standing.body.as_deref())
         && let Ok(before) = Customer::from_body(before)
     {
         marks.fields.count(before.fields(), after.fields());
@@ -300,12 +302,12 @@ fn observe(
     request: &RequestMark,
     shown: Customer,
     stored: Option<&StoredCustomer>,
-    read: Read,
+    read: ReadContext,
 ) -> Result<Observation, StoreError> {
     let push = match stored {
-        None if request.may_be_created_by_us(&shown) => Push::MayHaveCreated,
-        Some(_) if request.is_before_push_of(shown.id()) => Push::Newer,
-        _ => Push::None,
+        None if request.may_be_created_by_us(&shown) => OwnPush::MayHaveCreated,
+        Some(_) if request.is_before_push_of(shown.id()) => OwnPush::Newer,
+        _ => OwnPush::None,
     };
     let recent = match stored {
         Some(stored)
@@ -315,14 +317,14 @@ fn observe(
         }
         _ => Vec::new(),
     };
-    let known = Known { mirror: stored.map(|stored| &stored.standing), recent: &recent, push };
+    let known = KnownCustomer { mirror: stored.map(|stored| &stored.standing), recent: &recent, push };
     Ok(Observation::new(shown, known, read))
 }
 
 /// Plans to request a customer again, if its read is not applied.
 fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     match plan {
-        CustomerPlan::LeaveOut(shown, left_out) => view.leave_out(shown, left_out),
+        CustomerPlan::Defer(shown, left_out) => view.leave_out(shown, left_out),
         CustomerPlan::ReadAgain(id, at) => view.read_again(id, at),
         CustomerPlan::Record(..) | CustomerPlan::Keep | CustomerPlan::Ignore(_) => {}
     }
@@ -334,11 +336,11 @@ pub(super) fn plan_lookup(
     view: &mut View<'_>,
     request: &RequestMark,
     customer: Customer,
-    occasion: Occasion,
+    reason: ReadReason,
     consistency: Consistency,
 ) -> Result<bool, StoreError> {
     let stored = view.find(customer.id())?;
-    let read = Read { by: ReadBy::Lookup, requested_at: request.requested_at(), occasion, consistency };
+    let read = ReadContext { by: ReadBy::Lookup, requested_at: request.requested_at(), reason, consistency };
     match observe(view, request, customer, stored.as_ref(), read)?.plan {
         CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
         plan => {

@@ -29,7 +29,7 @@ use crate::store::log::{holds, mirror};
 use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::retry::TRIES;
 use komoju_core::plan::rows::RowSet;
-use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
+use komoju_core::plan::walk::{self, AppliedPage, ListReport, ListWalk, RoundResult, WalkEnd, WalkStep};
 use komoju_core::{Hints, Page, PageQuery, PassKind, time};
 
 /// OWN_PER_PAGE is the default page size of the API. It is used if the server refuses a larger one
@@ -92,7 +92,7 @@ impl ReadAhead {
 pub(super) struct ListCursor {
     pub(super) per_page: u32,
     pub(super) created_from: Option<Timestamp>,
-    pub(super) walk: Walk,
+    pub(super) walk: ListWalk,
     pub(super) cache: ListCache,
     /// The number of rows of a full page, as the last answer says.
     pub(super) full_page: u64,
@@ -175,8 +175,8 @@ impl<R: Remote> Pull<R> {
         round: u32,
         new: u64,
         needed: Duration,
-    ) -> RoundOver {
-        RoundOver {
+    ) -> RoundResult {
+        RoundResult {
             round,
             seen: rounds.report.seen,
             new,
@@ -206,7 +206,7 @@ impl<R: Remote> Pull<R> {
             Ok(rows)
         });
         let cache = ListCache::new(unsettled.await?);
-        let (walk, full_page) = (Walk::default(), per_page.into());
+        let (walk, full_page) = (ListWalk::default(), per_page.into());
         Ok(ListCursor { per_page, created_from, walk, cache, full_page, promised: 0 })
     }
 
@@ -221,14 +221,14 @@ impl<R: Remote> Pull<R> {
             PassKind::Sweep => pass.live_before,
             PassKind::Probe => 0,
         };
-        cursor.walk = Walk::new(live, cursor.full_page);
+        cursor.walk = ListWalk::new(live, cursor.full_page);
         // A list without hints is expected to be as long as the mirror.
         let read_ahead = ReadAhead::new(live.div_ceil(cursor.full_page.max(1)));
-        let mut turn = Turn::Read(first);
-        while let Turn::Read(next) = turn {
+        let mut turn = WalkStep::Read(first);
+        while let WalkStep::Read(next) = turn {
             turn = self.read_from(pass, marks, cursor, &read_ahead, next).await?;
         }
-        if turn == Turn::End(End::Growing) {
+        if turn == WalkStep::End(WalkEnd::Growing) {
             tracing::warn!("the list has far more pages than it promised, and was not read to its end");
         }
         Ok(())
@@ -243,7 +243,7 @@ impl<R: Remote> Pull<R> {
         cursor: &mut ListCursor,
         read_ahead: &ReadAhead,
         first: u64,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<WalkStep, Failure> {
         let from = cursor.query(first);
         let alone = pass.tally.pages == 0;
         let (send, mut queue) = mpsc::channel(QUEUE);
@@ -263,10 +263,10 @@ impl<R: Remote> Pull<R> {
             }
         };
         let apply = async {
-            let mut turn = Turn::Read(first);
+            let mut turn = WalkStep::Read(first);
             while let Some((page, answered)) = queue.recv().await {
                 turn = self.apply_page(pass, marks, cursor, read_ahead, page, answered).await?;
-                if turn != Turn::Read(page + 1) {
+                if turn != WalkStep::Read(page + 1) {
                     break;
                 }
             }
@@ -289,7 +289,7 @@ impl<R: Remote> Pull<R> {
         read_ahead: &ReadAhead,
         number: u64,
         answered: Result<PageAnswer, Failure>,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<WalkStep, Failure> {
         let query = cursor.query(number);
         let before = marks.in_round();
         let answer = match answered {
@@ -308,10 +308,10 @@ impl<R: Remote> Pull<R> {
                         "{failure}; reading {OWN_PER_PAGE} customers a page instead: lower api.per_page"
                     );
                     (cursor.per_page, cursor.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
-                    return Ok(Turn::Read(1));
+                    return Ok(WalkStep::Read(1));
                 }
                 None if number > 1 && failure.is_past_end(cursor.promised >= number) => {
-                    return Ok(Turn::End(End::NoSuchPage));
+                    return Ok(WalkStep::End(WalkEnd::NoSuchPage));
                 }
                 None => return Err(failure),
             },
@@ -330,7 +330,7 @@ impl<R: Remote> Pull<R> {
         marks: &Marks,
         cursor: &mut ListCursor,
         applied: PageCounts,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<WalkStep, Failure> {
         let PageCounts { number, hints, rows, before } = applied;
         let seen = pass.seen_before + marks.in_round();
         let new = marks.in_round() - before;
@@ -342,15 +342,15 @@ impl<R: Remote> Pull<R> {
             PassKind::Sweep => false,
             PassKind::Probe => true,
         };
-        let turn = cursor.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
+        let turn = cursor.walk.add_page(AppliedPage { number, hints, rows, new, seen, all_live_seen });
         tracing::trace!(pass = pass.id, page = number, "{turn}");
         let promised = hints.promised_pages().unwrap_or(0);
         cursor.promised = promised;
         let last_page = match turn {
             // Without a promise the length of the list is unknown.
-            Turn::Read(_) if promised == 0 => 0,
-            Turn::Read(next) => promised.max(next),
-            Turn::End(_) => number,
+            WalkStep::Read(_) if promised == 0 => 0,
+            WalkStep::Read(next) => promised.max(next),
+            WalkStep::End(_) => number,
         };
         pass.position = ListPosition { last_page, per_page: cursor.per_page.into() };
         let done = pass.tally.customers_seen;

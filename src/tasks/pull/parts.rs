@@ -7,9 +7,9 @@ use super::answer::{PageAnswer, PageOffset};
 use super::marks::Marks;
 use super::pages::{ListCursor, ReadAhead};
 use super::{Failure, Pass, Pull};
-use crate::remote::{Beginning, Remote};
+use crate::remote::{Remote, TruncatedPage};
 use crate::tasks::in_flight::RequestMark;
-use komoju_core::plan::parts::{Part, Parts};
+use komoju_core::plan::parts::{PagePart, PageSplit};
 use komoju_core::{Hints, Page, PageQuery};
 
 /// The result of reading a page in parts.
@@ -24,7 +24,7 @@ enum PartsResult {
 /// The answer to the request for one part.
 enum PartAnswer {
     Page(Page, Arc<RequestMark>),
-    TooLarge(Beginning),
+    TooLarge(TruncatedPage),
     PastEnd,
 }
 
@@ -37,11 +37,11 @@ impl<R: Remote> Pull<R> {
         marks: &mut Marks,
         cursor: &mut ListCursor,
         read_ahead: &ReadAhead,
-        (number, begun): (u64, Beginning),
+        (number, begun): (u64, TruncatedPage),
     ) -> Result<(Hints, u64), Failure> {
         let mut per_page = cursor.full_page;
         let (hints, rows) = loop {
-            let whole = Part { page: number, per_page };
+            let whole = PagePart { page: number, per_page };
             match self.read_parts(pass, marks, cursor, whole, begun.clone()).await? {
                 PartsResult::Whole(hints, rows) => break (hints, rows),
                 // Each cap is smaller than the one before, so this loop ends.
@@ -58,10 +58,10 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: &mut Marks,
         cursor: &mut ListCursor,
-        whole: Part,
-        begun: Beginning,
+        whole: PagePart,
+        begun: TruncatedPage,
     ) -> Result<PartsResult, Failure> {
-        let mut parts = Parts::new(whole);
+        let mut parts = PageSplit::new(whole);
         let mut known = Some(begun);
         let (mut hints, mut rows) = (Hints::default(), 0);
         while let Some(part) = parts.next_part() {

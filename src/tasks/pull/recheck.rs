@@ -11,7 +11,7 @@ use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::HoldEnd;
 use crate::store::log::lag;
-use komoju_core::plan::lag::Occasion;
+use komoju_core::plan::lag::ReadReason;
 use komoju_core::{CustomerId, Origin};
 
 /// AT_ONCE limits how many customers are requested before sweeps and probes may run.
@@ -56,7 +56,7 @@ impl<R: Remote> Pull<R> {
     /// Requests one customer and applies the answer. Returns whether the answer was usable.
     async fn recheck_one(&self, id: &CustomerId) -> Result<bool, Failure> {
         let request = self.mark_request();
-        let found = match id.can_be_asked() {
+        let found = match id.can_be_requested() {
             true => self.look_up(id, 1).await?,
             false => CustomerLookup::Gone,
         };
@@ -81,7 +81,7 @@ impl<R: Remote> Pull<R> {
             let is_same = view.end_recheck(&id, customer.as_ref())?;
             let Some(customer) = customer else { return Ok(false) };
             view.end_hold(&id, HoldEnd::Alive)?;
-            let is_recorded = plan_lookup(view, &request, customer, Occasion::Recheck, consistency)?;
+            let is_recorded = plan_lookup(view, &request, customer, ReadReason::Recheck, consistency)?;
             // The state that was left out is the current one: reads lag longer than configured.
             let is_exceeded = is_same && is_recorded;
             if is_exceeded {

@@ -1,7 +1,7 @@
 //! The report of a pass.
 
 use super::Failure;
-use komoju_core::{Outcome, PassId, PassKind, Tally};
+use komoju_core::{PassId, PassKind, PassOutcome, Tally};
 
 /// The report of a pass.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct Report {
     /// Whether it was a sweep or a probe.
     pub kind: PassKind,
     /// Its outcome.
-    pub outcome: Outcome,
+    pub outcome: PassOutcome,
     /// What it read and recorded.
     pub tally: Tally,
     /// The number of deletions that wait for an operator now, of all passes.
@@ -47,7 +47,7 @@ impl Report {
             n => format!("; {n} customers are unreadable: see `komoju-sync status`"),
         };
         let unverified = match tally.unverified {
-            0 if *outcome == Outcome::Partial => {
+            0 if *outcome == PassOutcome::Partial => {
                 "; the list has far more pages than it promised, and was not read to its end: the next sweep reads it again".to_owned()
             }
             0 => String::new(),

@@ -7,7 +7,7 @@ use rand::Rng;
 
 use super::{Failure, Pull, RequestError};
 use crate::metrics;
-use crate::remote::{Class, Remote, Shown};
+use crate::remote::{CustomerAnswer, ErrorClass, Remote};
 use crate::store::StoreError;
 use crate::store::log::mirror::LiveFilter;
 use crate::store::log::passes;
@@ -53,12 +53,12 @@ impl<R: Remote> Pull<R> {
                 Err(error) => error,
             };
             if let RequestError::Remote(e) = &error {
-                if e.class() == Class::Auth {
+                if e.class() == ErrorClass::Auth {
                     return Err(Failure::KeyRefused(Box::new(e.clone())));
                 }
                 self.note_throttled(e.retry_after.is_some()).await?;
             }
-            let wait = if error.class() == Class::Rejected { None } else { waits.next() };
+            let wait = if error.class() == ErrorClass::Rejected { None } else { waits.next() };
             let Some(wait) = wait else { return Err(Failure::after(tries, error)) };
             metrics::read_again();
             tracing::warn!(tries, wait_ms = wait.as_millis(), "{error}; retrying (try {tries} failed)");
@@ -77,9 +77,9 @@ impl<R: Remote> Pull<R> {
             .with_retries(tries, || async { self.remote.show(id).await.map_err(RequestError::Remote) })
             .await;
         match shown {
-            Ok(Shown::Found(customer)) => Ok(CustomerLookup::Alive(customer)),
-            Ok(Shown::Unreadable(bad)) => Ok(CustomerLookup::Unreadable(bad)),
-            Ok(Shown::NotFound) => Ok(CustomerLookup::Gone),
+            Ok(CustomerAnswer::Found(customer)) => Ok(CustomerLookup::Alive(customer)),
+            Ok(CustomerAnswer::Unreadable(bad)) => Ok(CustomerLookup::Unreadable(bad)),
+            Ok(CustomerAnswer::NotFound) => Ok(CustomerLookup::Gone),
             Err(failure @ Failure::Request { .. }) => Ok(CustomerLookup::Unclear(failure)),
             Err(failure) => Err(failure),
         }

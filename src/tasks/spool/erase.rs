@@ -18,7 +18,7 @@ use super::{receipts, rejected};
 use crate::secret::Masker;
 use crate::store::outbox::{erase, spool};
 use crate::store::{StoreError, Tx};
-use komoju_core::{Searched, Traces};
+use komoju_core::{SearchText, Traces};
 
 /// The files that an erasure changed or left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ struct Eraser<'a> {
 impl Eraser<'_> {
     fn leave(&mut self, path: &Path, why: &str) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.files.left.push((path.with_file_name(self.traces.hidden(&name)), why.to_owned()));
+        self.files.left.push((path.with_file_name(self.traces.masked(&name)), why.to_owned()));
     }
 
     fn leave_for(&mut self, path: &Path, what: &str, error: &io::Error) {
@@ -95,12 +95,12 @@ impl Eraser<'_> {
     }
 
     /// Returns whether a text contains a value that identifies the customer.
-    fn holds(&self, text: &Searched) -> Result<bool, StoreError> {
+    fn holds(&self, text: &SearchText) -> Result<bool, StoreError> {
         self.traces.value_in(text, |value| erase::is_rare(self.tx, value))
     }
 
     /// Returns whether a text contains such a value, or the customer's id.
-    fn names(&self, text: &Searched) -> Result<bool, StoreError> {
+    fn names(&self, text: &SearchText) -> Result<bool, StoreError> {
         Ok(self.traces.id_in(text) || self.holds(text)?)
     }
 
@@ -109,7 +109,7 @@ impl Eraser<'_> {
         &mut self,
         folder: &Folder,
         why: &str,
-        is_about: impl Fn(&Self, &Searched) -> Result<bool, StoreError>,
+        is_about: impl Fn(&Self, &SearchText) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         for name in self.names_in(folder).0 {
             if let Some((text, _)) = self.searched(folder, &name)
@@ -129,7 +129,7 @@ impl Eraser<'_> {
             let mut text = Vec::new();
             // Writing to a Vec cannot fail.
             let _ = receipts::render(&masker, &receipt, &mut text);
-            let is_removed = is_only_about && self.holds(&Searched::new(&text))?;
+            let is_removed = is_only_about && self.holds(&SearchText::new(&text))?;
             if is_removed {
                 // The receipt still contains a value, so the name of the file identifies the
                 // customer.
@@ -183,12 +183,12 @@ impl Eraser<'_> {
 
     /// Returns the name and content of a file as text to search, and the content. `None` if the
     /// file is gone, or cannot be read and is reported.
-    fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(Searched, Vec<u8>)> {
+    fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(SearchText, Vec<u8>)> {
         let why = match name.to_str().map(|text| file::open(folder, text).and_then(|opened| opened.read())) {
             None => "has a name that is not UTF-8".to_owned(),
             Some(Ok(content)) => {
                 let text = [name.to_string_lossy().as_bytes(), b"\n", &content].concat();
-                return Some((Searched::new(&text), content));
+                return Some((SearchText::new(&text), content));
             }
             Some(Err(ReadError::Gone)) => return None,
             Some(Err(ReadError::Changing)) => "is being written to".to_owned(),
@@ -218,9 +218,9 @@ impl Eraser<'_> {
 /// Returns whether every intent in a refused file is for this customer.
 fn is_only_about(name: &OsStr, content: &[u8], traces: &Traces) -> bool {
     if Path::new(name).extension().is_none_or(|extension| extension != "jsonl") {
-        return traces.is_only_theirs(content);
+        return traces.is_only_about_customer(content);
     }
     let lines = content.split(|byte| *byte == b'\n');
     let mut lines = lines.filter(|line| !line.trim_ascii().is_empty()).peekable();
-    lines.peek().is_some() && lines.all(|line| traces.is_only_theirs(line))
+    lines.peek().is_some() && lines.all(|line| traces.is_only_about_customer(line))
 }

@@ -1,6 +1,6 @@
 //! Lists that move while they are read, and servers that limit the page size.
 
-use komoju_core::{Outcome, PassKind};
+use komoju_core::{PassKind, PassOutcome};
 use komoju_sandbox::readings::{PastEnd, PerPageOver};
 use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
 use komoju_testkit::Installation;
@@ -36,7 +36,7 @@ fn inserts_of_one_page_size_are_not_taken_for_a_repeated_page() {
     let drift = Drift { insert: 10, place: Region::Served, ..Drift::default() };
     let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
     let report = harness.sweep();
-    assert_eq!((harness.fired(fault), report.outcome), (1, Outcome::Complete), "{}", report.sentence());
+    assert_eq!((harness.fired(fault), report.outcome), (1, PassOutcome::Complete), "{}", report.sentence());
     harness.sweep();
     harness.assert_true();
 }
@@ -45,9 +45,9 @@ fn inserts_of_one_page_size_are_not_taken_for_a_repeated_page() {
 fn server_that_caps_per_page_is_read_at_its_own_page_size() {
     let harness = Installation::reading(PROGRAM, 23, Readings { per_page_max: 4, ..Readings::default() });
     let report = harness.sweep();
-    assert_eq!((report.outcome, report.tally.pages), (Outcome::Complete, 6));
+    assert_eq!((report.outcome, report.tally.pages), (PassOutcome::Complete, 6));
     harness.assert_true();
-    assert_eq!(harness.pass(PassKind::Probe).outcome, Outcome::Complete);
+    assert_eq!(harness.pass(PassKind::Probe).outcome, PassOutcome::Complete);
 }
 
 #[test]

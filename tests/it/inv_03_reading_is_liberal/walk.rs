@@ -4,7 +4,7 @@
 //! `CUSTOMERS=10000 cargo test --release --test it -- walk:: --nocapture` measures with more
 //! customers.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Drift, Effect, Readings};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
         }
         for _ in 0..sweeps {
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
         }
         // Every customer that the list can show is mirrored.
         let truth = harness.sandbox.world().truth();
@@ -102,7 +102,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
         assert!(harness.sandbox.world().delete(&gone));
         for _ in 0..sweeps {
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
         }
         assert_eq!(harness.column("SELECT id FROM deleted_customers"), [gone], "{name}");
 
@@ -113,7 +113,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
         let (before, mut lists, mut shows) = (harness.head(), 0, 0);
         for _ in 0..SWEEPS {
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
             // Counted after each sweep: the sandbox keeps a bounded number of requests.
             let made = requests(&harness);
             (lists, shows) = (lists + made.0, shows + made.1);
@@ -143,7 +143,7 @@ fn envelope_with_the_largest_numbers_costs_at_most_three_extra_pages() {
         for _ in 0..2 {
             requests(&harness);
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{fields}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{fields}: {}", report.sentence());
             let (lists, _) = requests(&harness);
             assert!(lists <= 6 + 3, "{fields}: {lists} requests for six pages");
         }

@@ -1,6 +1,6 @@
 //! Too many deletions are held; a hold only shrinks.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_testkit::{Installation, own};
 use serde_json::json;
@@ -80,31 +80,31 @@ fn customer_skipped_by_paging_changes_no_hold() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     delete(&harness, 11);
-    assert_eq!(harness.sweep().outcome, Outcome::Held);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     // The mirror grows, and with it the limit, which the hold would no longer exceed.
     for n in 0..300 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
-    assert_eq!(harness.sweep().outcome, Outcome::Held);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     let skipped = harness.sandbox.world().ids()[5].clone();
     let fault = harness.on_lists(Effect::Hide { ids: vec![skipped.clone()], every: None });
     let swept = || {
         let report = harness.sweep();
         (report.outcome, report.tally.deleted, report.held, report.tally.unverified)
     };
-    assert_eq!(swept(), (Outcome::Held, 0, 11, 0));
+    assert_eq!(swept(), (PassOutcome::Held, 0, 11, 0));
     assert!(harness.fired(fault) > 0);
     // It answered, so two sweeps do not request it. Then it gives no usable answer.
     let silent = harness.inject(on_show(Effect::status(400), &skipped));
-    assert_eq!([swept(), swept()], [(Outcome::Held, 0, 11, 0); 2]);
+    assert_eq!([swept(), swept()], [(PassOutcome::Held, 0, 11, 0); 2]);
     assert_eq!(harness.fired(silent), 0);
-    assert_eq!(swept(), (Outcome::Partial, 0, 11, 1));
+    assert_eq!(swept(), (PassOutcome::Partial, 0, 11, 1));
     let holds =
         "SELECT hold_id || ': ' || count(*) FROM held_deletions WHERE state = 'held' GROUP BY hold_id";
     assert_eq!(harness.column(holds), ["1: 11"]);
     harness.sandbox.world().clear_faults();
     let another = delete(&harness, 1);
-    assert_eq!(swept(), (Outcome::Held, 1, 11, 0));
+    assert_eq!(swept(), (PassOutcome::Held, 1, 11, 0));
     assert_eq!(harness.column("SELECT id FROM deleted_customers"), another);
 }
 
@@ -113,7 +113,7 @@ fn unproven_404_does_not_supersede_an_existing_hold() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     delete(&harness, 11);
-    assert_eq!(harness.sweep().outcome, Outcome::Held);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     for n in 0..300 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -152,7 +152,7 @@ fn sweep_after_a_restore_stops_lookups_when_no_canary_answers() {
     drop(conn);
     harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
     harness.sandbox.world().clear_requests();
-    assert_eq!(harness.sweep().outcome, Outcome::Partial);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Partial);
     let requested: std::collections::HashSet<String> = {
         let world = harness.sandbox.world();
         let shows = world.requests().iter().filter(|seen| gone.iter().any(|id| seen.path.ends_with(id)));
@@ -160,7 +160,7 @@ fn sweep_after_a_restore_stops_lookups_when_no_canary_answers() {
     };
     assert_eq!(requested.len(), 1, "without a canary further requests prove nothing");
     harness.sandbox.world().clear_faults();
-    assert_eq!(harness.sweep().outcome, Outcome::Held, "deletions after a restore are held");
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held, "deletions after a restore are held");
     assert_eq!(harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "28");
 }
 
@@ -202,7 +202,7 @@ fn live_suspects_within_the_limit_leave_a_hold_unchanged() {
     let fault = harness.on_lists(Effect::Hide { ids, every: None });
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
-    assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Held, 0, 30));
+    assert_eq!((report.outcome, report.tally.deleted, report.held), (PassOutcome::Held, 0, 30));
     assert_eq!(harness.one("SELECT count(DISTINCT hold_id) FROM held_deletions"), "1");
 }
 

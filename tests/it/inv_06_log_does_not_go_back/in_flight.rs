@@ -1,6 +1,6 @@
 //! Our own pushes are not recorded again as remote changes.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::tasks::push::DrainSummary;
 use komoju_testkit::InProcess;
@@ -282,7 +282,7 @@ async fn own_delete_of_a_listed_customer_releases_no_hold() {
         harness.sandbox.world().remove_fault(slow);
     };
     let (report, ()) = tokio::join!(pull.sweep(), push);
-    assert_eq!(report.unwrap().outcome, Outcome::Held);
+    assert_eq!(report.unwrap().outcome, PassOutcome::Held);
     harness.sweep().await;
     assert_eq!(held(&harness), ["restored: 1"]);
 }

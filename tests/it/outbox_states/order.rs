@@ -96,7 +96,7 @@ async fn followers_of_a_rejected_or_cancelled_create_park() {
     assert_eq!(harness.states(), ["c rejected", "f parked", "withdrawn cancelled", "g parked"]);
     assert_eq!(harness.sandbox.world().creates(), 0);
     // With a valid body both are sent.
-    let mended = komoju_core::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
+    let mended = komoju_core::intent::IntentBody::new(json!({"email": "right@example.com"})).unwrap();
     harness
         .store()
         .write(move |tx| {

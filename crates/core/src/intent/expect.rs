@@ -1,57 +1,57 @@
-//! The submitter's expectation of a customer, and its comparison with the customer as it is.
+//! The submitter's expectation of a customer, and its comparison with the current customer.
 
 use serde_json::{Map, Value};
 
 use super::rule::{BadIntent, Rule};
-use super::{EXPECT_FIELDS, known};
+use super::{EXPECT_FIELDS, check_known};
 
-/// What the dropper last saw of the customer; only what is named is compared.
+/// What the submitter last saw of the customer. Only the named fields are compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expect(Map<String, Value>);
 
-/// A field that is not as expected.
+/// A field whose value is not as expected.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Surprise {
-    /// Which, as in `email` or `metadata.order_id`.
+pub struct Mismatch {
+    /// The name of the field, such as `email` or `metadata.order_id`.
     pub field: String,
-    /// What was expected; `null` for absent.
+    /// The expected value; `null` for absent.
     pub expected: Value,
-    /// What is there; `null` for absent.
+    /// The current value; `null` for absent.
     pub found: Value,
 }
 
 impl Expect {
-    /// Takes a JSON object as an expectation.
+    /// Checks a JSON object as an expectation.
     ///
     /// # Errors
     /// The first field that breaks a rule.
     pub fn new(value: Value) -> Result<Self, BadIntent> {
         let Value::Object(fields) = value else { return Err(BadIntent::at("expect", Rule::Object)) };
-        known("expect", &fields, &EXPECT_FIELDS)?;
+        check_known("expect", &fields, &EXPECT_FIELDS)?;
         match fields.get("metadata") {
             None | Some(Value::Object(_)) => Ok(Self(fields)),
             Some(_) => Err(BadIntent::at("expect.metadata", Rule::Object)),
         }
     }
 
-    /// What is expected, by name.
+    /// Returns the expected values by name.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The expectation as JSON.
+    /// Returns the expectation as JSON.
     pub fn text(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 
-    /// What is not as expected; in metadata only the named keys count.
-    pub fn surprises(&self, theirs: &Map<String, Value>) -> Vec<Surprise> {
+    /// Returns the fields that are not as expected. In metadata only the named keys are compared.
+    pub fn mismatches(&self, theirs: &Map<String, Value>) -> Vec<Mismatch> {
         let null = Value::Null;
         let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
-        let mut surprises = Vec::new();
+        let mut mismatches = Vec::new();
         let mut compare = |field: String, expected: &Value, found: Value| {
             if *expected != found {
-                surprises.push(Surprise { field, expected: expected.clone(), found });
+                mismatches.push(Mismatch { field, expected: expected.clone(), found });
             }
         };
         for (name, expected) in &self.0 {
@@ -66,6 +66,6 @@ impl Expect {
                 expected => compare(name.clone(), expected, of(theirs, name)),
             }
         }
-        surprises
+        mismatches
     }
 }

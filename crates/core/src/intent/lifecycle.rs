@@ -1,11 +1,11 @@
-//! What becomes of an intent: its states, and one function for each legal transition.
+//! The states of an intent, and one function for each legal transition.
 //!
 //! ```text
 //!              claim              take effect
 //!   queued ──────────▶ sending ──────────────▶ done ◀─┐
 //!     │ ▲   ┌────────── │  │ └──▶ rejected ──┐        │ take effect (found by reconciliation or read-back)
 //!     │ │   │ claim     │  └──────────────┐  │ retry  │
-//!     │ │   └─ waiting ◀┘ wait, cut off   │  └▶ queued│
+//!     │ │   └─ waiting ◀┘ wait, interrupt │  └▶ queued│
 //!     │ │        │  └────────────────────────────────┘
 //!     │ └──────┐ │ park                   │ park
 //!     │ park   │ ▼                        ▼
@@ -14,26 +14,26 @@
 
 use std::fmt;
 
-/// Where an intent is.
+/// The state of an intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum IntentState {
     /// Accepted; no byte of it was sent.
     Queued,
-    /// An attempt is under way; committed before its first byte leaves.
+    /// An attempt is in progress. This state is committed before the first byte is sent.
     Sending,
-    /// An attempt failed for now, or its outcome is unknown; there will be another.
+    /// An attempt failed temporarily, or its outcome is unknown. Another attempt follows.
     Waiting,
-    /// It took effect, or was so already.
+    /// The intent took effect, or its effect was already there.
     Done,
-    /// The API said no for good.
+    /// The API refused the intent permanently.
     Rejected,
-    /// A person decides.
+    /// An operator must decide.
     Parked,
-    /// A person took it back.
+    /// An operator cancelled the intent.
     Cancelled,
 }
 
-impl State {
+impl IntentState {
     /// Every state.
     pub const ALL: [Self; 7] = [
         Self::Queued,
@@ -45,7 +45,7 @@ impl State {
         Self::Cancelled,
     ];
 
-    /// The word in SQL, receipts and messages.
+    /// Returns the name that SQL, receipts and messages use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -58,160 +58,176 @@ impl State {
         }
     }
 
-    /// Reads the word back.
+    /// Parses the name that [`Self::word`] returns.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.word() == word)
     }
 
-    /// Whether nothing more happens to it by itself, and its token is of no more use.
+    /// Whether the intent is finished unless an operator retries it. Its token is no longer needed.
     pub fn is_settled(self) -> bool {
         matches!(self, Self::Done | Self::Rejected | Self::Cancelled)
     }
 
-    /// Whether it keeps later intents of the same customer from being sent.
-    pub fn blocks_those_behind(self) -> bool {
+    /// Whether the intent blocks later intents of the same customer.
+    pub fn blocks_followers(self) -> bool {
         matches!(self, Self::Queued | Self::Sending | Self::Waiting | Self::Parked)
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for IntentState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
 }
 
-/// Whether a byte of an attempt may have reached the API without its outcome being known. Then a create must keep its key, and
-/// nobody can take it back.
+/// Whether the outcome of every attempt is known. While one is unknown, a create keeps its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Known: nothing of it is under way.
+pub enum OutcomeStatus {
+    /// Every outcome is known; no attempt is in progress.
     Known,
-    /// Unknown: it may have taken effect.
+    /// An attempt may have taken effect.
     Unknown,
 }
 
-/// What a person retries with.
+/// The body that an operator retries with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// The body as it is: a key that was used stays.
+pub enum RetryBody {
+    /// The same body. A key that was used is kept.
     Same,
-    /// Another body, and so another key: a person has seen what became of the first.
+    /// A new body, and so a new key. The operator has checked the result of the earlier attempts.
     Corrected,
 }
 
-/// An intent's place in its life.
+/// The state of an intent, with the facts that its transitions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// Where it is.
-    pub state: State,
-    /// Whether some attempt's outcome is unknown.
-    pub outcome: Outcome,
-    /// How many attempts there were.
+    /// The state.
+    pub state: IntentState,
+    /// Whether the outcome of an attempt is unknown.
+    pub outcome: OutcomeStatus,
+    /// The number of attempts.
     pub attempts: u32,
 }
 
-/// A transition that there is not.
+/// A transition that is not legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an intent that is {from} cannot {what}")]
 pub struct IllegalTransition {
-    /// Where it is.
-    pub from: State,
-    /// What was tried.
+    /// The state before it.
+    pub from: IntentState,
+    /// The attempted transition, as a predicate.
     pub what: &'static str,
 }
 
 impl Lifecycle {
     /// An intent that was just accepted.
     pub fn accepted() -> Self {
-        Self { state: State::Queued, outcome: Outcome::Known, attempts: 0 }
+        Self { state: IntentState::Queued, outcome: OutcomeStatus::Known, attempts: 0 }
     }
 
-    /// An attempt begins; to be committed before its first byte leaves.
+    /// Starts an attempt. Commit this state before the first byte is sent.
     ///
     /// # Errors
-    /// It is neither queued nor waiting.
+    /// The intent is neither queued nor waiting.
     pub fn claim(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Queued, State::Waiting], State::Sending, "be sent")?;
+        let next =
+            self.from(&[IntentState::Queued, IntentState::Waiting], IntentState::Sending, "be sent")?;
         Ok(Self { attempts: self.attempts.saturating_add(1), ..next })
     }
 
-    /// It took effect, or was found to have: by the answer, by reconciliation, by reading back.
+    /// Records that the intent took effect, by the answer, by reconciliation or by reading back.
     ///
     /// # Errors
-    /// It is neither being sent nor waiting.
+    /// The intent is neither sending nor waiting.
     pub fn take_effect(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Sending, State::Waiting], State::Done, "take effect")?;
-        Ok(Self { outcome: Outcome::Known, ..next })
+        let next =
+            self.from(&[IntentState::Sending, IntentState::Waiting], IntentState::Done, "take effect")?;
+        Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
-    /// The API said no for good.
+    /// Records that the API refused the intent permanently.
     ///
     /// # Errors
-    /// It is not being sent.
+    /// The intent is not sending.
     pub fn reject(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Sending], State::Rejected, "be rejected")?;
-        Ok(Self { outcome: Outcome::Known, ..next })
+        let next = self.from(&[IntentState::Sending], IntentState::Rejected, "be rejected")?;
+        Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
-    /// The attempt failed for now.
+    /// Records that the attempt failed temporarily.
     ///
     /// # Errors
-    /// It is not being sent.
-    pub fn wait(self, outcome: Outcome) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Sending], State::Waiting, "wait for another attempt")?;
-        // What was once unknown stays so until something is found out.
-        let outcome = if self.outcome == Outcome::Unknown { Outcome::Unknown } else { outcome };
+    /// The intent is not sending.
+    pub fn wait(self, outcome: OutcomeStatus) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[IntentState::Sending], IntentState::Waiting, "wait for another attempt")?;
+        // An unknown outcome stays unknown until a later step finds it out.
+        let outcome = if self.outcome == OutcomeStatus::Unknown { OutcomeStatus::Unknown } else { outcome };
         Ok(Self { outcome, ..next })
     }
 
-    /// The attempt was cut by our own stop or crash: how far it came nobody knows.
+    /// Records that our own stop or crash interrupted the attempt. Its outcome is unknown.
     ///
     /// # Errors
-    /// It is not being sent.
-    pub fn cut_off(self) -> Result<Self, IllegalTransition> {
-        self.wait(Outcome::Unknown)
+    /// The intent is not sending.
+    pub fn interrupt(self) -> Result<Self, IllegalTransition> {
+        self.wait(OutcomeStatus::Unknown)
     }
 
-    /// Reconciliation found that no attempt took effect: what was unknown is known.
+    /// Records that reconciliation found no effect of any attempt. The outcome is known again.
     ///
     /// # Errors
-    /// It is not waiting.
-    pub fn found_absent(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Waiting], State::Waiting, "be found absent")?;
-        Ok(Self { outcome: Outcome::Known, ..next })
+    /// The intent is not waiting.
+    pub fn confirm_absent(self) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[IntentState::Waiting], IntentState::Waiting, "be found absent")?;
+        Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
-    /// A person has to decide.
+    /// Parks the intent for an operator's decision.
     ///
     /// # Errors
-    /// It is settled, or parked already.
+    /// The intent is settled or already parked.
     pub fn park(self) -> Result<Self, IllegalTransition> {
-        self.from(&[State::Queued, State::Sending, State::Waiting], State::Parked, "be parked")
+        self.from(
+            &[IntentState::Queued, IntentState::Sending, IntentState::Waiting],
+            IntentState::Parked,
+            "be parked",
+        )
     }
 
-    /// A person takes it back.
+    /// Cancels the intent.
     ///
     /// # Errors
-    /// It is neither queued nor parked.
+    /// The intent is neither queued nor parked.
     pub fn cancel(self) -> Result<Self, IllegalTransition> {
-        self.from(&[State::Queued, State::Parked], State::Cancelled, "be cancelled")
+        self.from(&[IntentState::Queued, IntentState::Parked], IntentState::Cancelled, "be cancelled")
     }
 
-    /// A person wants it tried again.
+    /// Retries the intent at an operator's command.
     ///
     /// # Errors
-    /// It is neither rejected nor parked.
-    pub fn retry(self, with: Retry) -> Result<Self, IllegalTransition> {
+    /// The intent is neither rejected nor parked.
+    pub fn retry(self, with: RetryBody) -> Result<Self, IllegalTransition> {
         match (self.state, self.outcome, with) {
-            (State::Parked, Outcome::Unknown, Retry::Same) => Ok(Self { state: State::Waiting, ..self }),
+            (IntentState::Parked, OutcomeStatus::Unknown, RetryBody::Same) => {
+                Ok(Self { state: IntentState::Waiting, ..self })
+            }
             _ => {
-                let next = self.from(&[State::Rejected, State::Parked], State::Queued, "be retried")?;
-                Ok(Self { outcome: Outcome::Known, ..next })
+                let next = self.from(
+                    &[IntentState::Rejected, IntentState::Parked],
+                    IntentState::Queued,
+                    "be retried",
+                )?;
+                Ok(Self { outcome: OutcomeStatus::Known, ..next })
             }
         }
     }
 
-    fn from(self, states: &[State], to: State, what: &'static str) -> Result<Self, IllegalTransition> {
+    fn from(
+        self,
+        states: &[IntentState],
+        to: IntentState,
+        what: &'static str,
+    ) -> Result<Self, IllegalTransition> {
         match states.contains(&self.state) {
             true => Ok(Self { state: to, ..self }),
             false => Err(IllegalTransition { from: self.state, what }),
@@ -230,26 +246,26 @@ mod tests {
         Claim,
         TakeEffect,
         Reject,
-        Wait(Outcome),
-        CutOff,
-        FoundAbsent,
+        Wait(OutcomeStatus),
+        Interrupt,
+        ConfirmAbsent,
         Park,
         Cancel,
-        Retry(Retry),
+        Retry(RetryBody),
     }
 
     const STEPS: [Step; 11] = [
         Step::Claim,
         Step::TakeEffect,
         Step::Reject,
-        Step::Wait(Outcome::Known),
-        Step::Wait(Outcome::Unknown),
-        Step::CutOff,
-        Step::FoundAbsent,
+        Step::Wait(OutcomeStatus::Known),
+        Step::Wait(OutcomeStatus::Unknown),
+        Step::Interrupt,
+        Step::ConfirmAbsent,
         Step::Park,
         Step::Cancel,
-        Step::Retry(Retry::Same),
-        Step::Retry(Retry::Corrected),
+        Step::Retry(RetryBody::Same),
+        Step::Retry(RetryBody::Corrected),
     ];
 
     fn take(life: Lifecycle, step: Step) -> Result<Lifecycle, IllegalTransition> {
@@ -258,17 +274,17 @@ mod tests {
             Step::TakeEffect => life.take_effect(),
             Step::Reject => life.reject(),
             Step::Wait(outcome) => life.wait(outcome),
-            Step::CutOff => life.cut_off(),
-            Step::FoundAbsent => life.found_absent(),
+            Step::Interrupt => life.interrupt(),
+            Step::ConfirmAbsent => life.confirm_absent(),
             Step::Park => life.park(),
             Step::Cancel => life.cancel(),
             Step::Retry(with) => life.retry(with),
         }
     }
 
-    /// The table of the contract: from where to where.
-    fn is_in_the_contract(from: State, to: State) -> bool {
-        use State::{Cancelled, Done, Parked, Queued, Rejected, Sending, Waiting};
+    /// The table of the contract: the legal pairs of states.
+    fn is_in_the_contract(from: IntentState, to: IntentState) -> bool {
+        use IntentState::{Cancelled, Done, Parked, Queued, Rejected, Sending, Waiting};
         match from {
             Queued => matches!(to, Sending | Parked | Cancelled),
             Sending => matches!(to, Waiting | Done | Rejected | Parked),
@@ -280,10 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn the_transitions_are_those_of_the_contract_and_each_can_be_made() {
+    fn transitions_are_those_of_the_contract() {
         let mut made = std::collections::HashSet::new();
-        for state in State::ALL {
-            for outcome in [Outcome::Known, Outcome::Unknown] {
+        for state in IntentState::ALL {
+            for outcome in [OutcomeStatus::Known, OutcomeStatus::Unknown] {
                 for step in STEPS {
                     let life = Lifecycle { state, outcome, attempts: 1 };
                     if let Ok(next) = take(life, step) {
@@ -297,8 +313,8 @@ mod tests {
                 }
             }
         }
-        for from in State::ALL {
-            for to in State::ALL {
+        for from in IntentState::ALL {
+            for to in IntentState::ALL {
                 assert_eq!(made.contains(&(from, to)), is_in_the_contract(from, to), "{from} to {to}");
             }
         }
@@ -306,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_unknown_outcome_is_forgotten_only_when_something_is_known(
+        fn unknown_outcome_ends_only_when_it_is_found_out(
             steps in prop::collection::vec(prop::sample::select(STEPS.to_vec()), 0..40)
         ) {
             let mut life = Lifecycle::accepted();
@@ -314,17 +330,17 @@ mod tests {
                 let Ok(next) = take(life, step) else { continue };
                 let clears = matches!(
                     step,
-                    Step::TakeEffect | Step::Reject | Step::FoundAbsent | Step::Retry(Retry::Corrected)
+                    Step::TakeEffect | Step::Reject | Step::ConfirmAbsent | Step::Retry(RetryBody::Corrected)
                 );
-                if life.outcome == Outcome::Unknown && !clears {
-                    prop_assert_eq!(next.outcome, Outcome::Unknown, "{:?}", step);
+                if life.outcome == OutcomeStatus::Unknown && !clears {
+                    prop_assert_eq!(next.outcome, OutcomeStatus::Unknown, "{:?}", step);
                 }
-                // Nothing that may have left is ever as good as new.
-                if next.state == State::Queued {
-                    prop_assert_eq!(next.outcome, Outcome::Known);
+                // A queued intent has no attempt that may have taken effect.
+                if next.state == IntentState::Queued {
+                    prop_assert_eq!(next.outcome, OutcomeStatus::Known);
                 }
-                if next.state.is_settled() && next.state != State::Cancelled {
-                    prop_assert_eq!(next.outcome, Outcome::Known);
+                if next.state.is_settled() && next.state != IntentState::Cancelled {
+                    prop_assert_eq!(next.outcome, OutcomeStatus::Known);
                 }
                 prop_assert_eq!(next.attempts, life.attempts + u32::from(matches!(step, Step::Claim)));
                 life = next;
@@ -333,28 +349,37 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_remembers_that_an_attempt_may_have_taken_effect_until_none_is_found() {
+    fn wait_keeps_an_unknown_outcome_until_absence_is_confirmed() {
         let waits = |outcome| Lifecycle::accepted().claim().unwrap().wait(outcome).unwrap();
-        assert_eq!(waits(Outcome::Known).outcome, Outcome::Known);
-        assert_eq!(waits(Outcome::Unknown).outcome, Outcome::Unknown);
-        assert_eq!(Lifecycle::accepted().claim().unwrap().cut_off().unwrap().outcome, Outcome::Unknown);
-        let found_absent = waits(Outcome::Unknown).found_absent().unwrap();
-        assert_eq!((found_absent.state, found_absent.outcome), (State::Waiting, Outcome::Known));
+        assert_eq!(waits(OutcomeStatus::Known).outcome, OutcomeStatus::Known);
+        assert_eq!(waits(OutcomeStatus::Unknown).outcome, OutcomeStatus::Unknown);
+        assert_eq!(
+            Lifecycle::accepted().claim().unwrap().interrupt().unwrap().outcome,
+            OutcomeStatus::Unknown
+        );
+        let confirm_absent = waits(OutcomeStatus::Unknown).confirm_absent().unwrap();
+        assert_eq!(
+            (confirm_absent.state, confirm_absent.outcome),
+            (IntentState::Waiting, OutcomeStatus::Known)
+        );
     }
 
     #[test]
-    fn an_intent_is_open_and_in_the_way_or_settled_and_parked_is_no_end() {
-        for state in State::ALL {
-            let is_open = matches!(state, State::Queued | State::Sending | State::Waiting | State::Parked);
-            assert_eq!((state.blocks_those_behind(), state.is_settled()), (is_open, !is_open), "{state}");
+    fn state_either_blocks_followers_or_is_settled() {
+        for state in IntentState::ALL {
+            let is_open = matches!(
+                state,
+                IntentState::Queued | IntentState::Sending | IntentState::Waiting | IntentState::Parked
+            );
+            assert_eq!((state.blocks_followers(), state.is_settled()), (is_open, !is_open), "{state}");
         }
     }
 
     #[test]
-    fn words_are_read_back() {
-        for state in State::ALL {
-            assert_eq!(State::from_word(&state.to_string()), Some(state));
+    fn state_names_are_parsed_back() {
+        for state in IntentState::ALL {
+            assert_eq!(IntentState::from_word(&state.to_string()), Some(state));
         }
-        assert_eq!(State::from_word("lost"), None);
+        assert_eq!(IntentState::from_word("lost"), None);
     }
 }

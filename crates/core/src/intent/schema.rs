@@ -1,7 +1,8 @@
-//! An intent as a JSON Schema (draft 2020-12): the rules of [`Intent::parse`] for programs that write intents.
+//! The JSON Schema (draft 2020-12) of an intent: the rules of [`Intent::parse`], for programs that
+//! write intents.
 //!
-//! Three rules are looser here: lengths count characters instead of bytes, a schema does not know which intents `@ID` may name, and
-//! it cannot see a key that appears twice.
+//! Three rules are weaker here. Lengths count characters instead of bytes. The schema does not know
+//! which intents `@ID` may name. It cannot detect a repeated key.
 
 use serde_json::{Value, json};
 
@@ -10,35 +11,35 @@ use super::{
 };
 use crate::CustomerId;
 
-/// Control characters, as they stand in a class of a regular expression.
+/// The control characters, for a character class of a regular expression.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 
-/// White space that is no control character, in the same way.
+/// The white space that is not a control character, for a character class.
 const WHITE_SPACE: &str = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 
-/// The rule of [`super::card::is_number`].
+/// Returns the pattern for [`super::card::is_number`].
 fn card_number() -> String {
     let separators = format!(r"\t-\r\u0085{WHITE_SPACE}\-\u2010-\u2015\u2212\uff0d");
     format!(r"^[{separators}]*([0-9\uff10-\uff19][{separators}]*){{12,19}}$")
 }
 
 impl Intent {
-    /// The schema, as shipped in `docs/intent.schema.json`.
+    /// Returns the schema, as shipped in `docs/intent.schema.json`.
     pub fn schema() -> Value {
         let id = format!("[^@{CONTROL}][^{CONTROL}]*");
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "An intent: what is to be created, changed or deleted at KOMOJU",
+            "title": "An intent: a customer to create, update or delete at KOMOJU",
             "type": "object",
             "required": ["op"],
             "additionalProperties": false,
             "properties": {
                 "op": {
-                    "description": "What is wanted.",
+                    "description": "The operation.",
                     "enum": ["create", "update", "delete"],
                 },
                 "customer_id": {
-                    "description": "Whose customer (update, delete): an id, or @ID for the one that intent ID creates.",
+                    "description": "The customer of an update or delete: an id, or @ID for the customer that intent ID creates.",
                     "type": ["string", "null"],
                     "minLength": 1,
                     "maxLength": CustomerId::MAX_BYTES,
@@ -49,7 +50,7 @@ impl Intent {
                 },
                 "body": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/body"}]},
                 "id": {
-                    "description": "Its dropper's own id: given twice with the same content, it is one intent.",
+                    "description": "The submitter's own id. The same id with the same content is the same intent.",
                     "type": ["string", "null"],
                     "minLength": 1,
                     "maxLength": IntentId::MAX_BYTES,
@@ -69,7 +70,7 @@ impl Intent {
     }
 }
 
-/// Which fields each operation needs, and which it must not have.
+/// Returns which fields each operation requires, and which it forbids.
 fn rules_by_op() -> Value {
     json!([
         {
@@ -101,10 +102,10 @@ fn rules_by_op() -> Value {
     ])
 }
 
-/// The parameters of create and update.
+/// Returns the schema of the parameters of create and update.
 fn body() -> Value {
     json!({
-        "description": "KOMOJU's parameters of create and update; what is not named stays.",
+        "description": "KOMOJU's parameters of create and update. Parameters that are not named stay unchanged.",
         "type": "object",
         "additionalProperties": false,
         "properties": of_fields(&BODY_FIELDS, |field| match field {
@@ -127,11 +128,11 @@ fn body() -> Value {
     })
 }
 
-/// What the intent's author last saw of the customer.
+/// Returns the schema of the submitter's expectation.
 fn expect() -> Value {
     json!({
-        "description": "What was last seen of the customer (update, delete); only what is named is compared, null is \
-                        absent. Where it is otherwise, nothing is sent and the intent is parked.",
+        "description": "What the submitter last saw of the customer (update, delete). Only the named fields are compared; null \
+                        means absent. If a field differs, nothing is sent and the intent is parked.",
         "type": "object",
         "additionalProperties": false,
         "properties": of_fields(&EXPECT_FIELDS, |field| match field {
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_names_the_fields_that_the_parser_knows() {
+    fn schema_names_the_fields_that_the_parser_knows() {
         let schema = Intent::schema();
         let names = |part: &str| -> Vec<String> {
             let fields = schema["$defs"][part]["properties"].as_object().unwrap();

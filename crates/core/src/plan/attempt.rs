@@ -1,7 +1,7 @@
-//! Plans one attempt at an intent: what to request, commit or send next, and the outcome.
+//! Plans one attempt of an intent: what to request, commit or send next, and the outcome.
 //!
-//! [`next_step`] is a function of [`AttemptFacts`] alone. The caller performs the step, adds what
-//! it showed to the facts, and asks for the next step:
+//! [`next_step`] is a function of [`AttemptFacts`] alone. The caller performs the step, adds the
+//! result to the facts, and calls it again:
 //!
 //! ```text
 //!   outcome of an earlier attempt unknown ─▶ find out: look for the create's customer, or read the update back
@@ -10,8 +10,8 @@
 //!   nothing left to find out              ─▶ send, then interpret the answer
 //! ```
 //!
-//! What cannot be known is not guessed: it is looked for at the API, and parked where that is no
-//! proof.
+//! An unknown outcome is never guessed. The attempt looks for proof at the API, and parks the intent
+//! if there is none.
 
 mod answer;
 mod first;
@@ -22,114 +22,114 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::intent::lifecycle::Outcome;
-use crate::intent::{Body, Expect, Intent, Surprise, Wish};
+use crate::intent::lifecycle::OutcomeStatus;
+use crate::intent::{Expect, Intent, IntentBody, IntentOp, Mismatch};
 use crate::lag::Consistency;
 use crate::open_intent::OpenIntent;
-use crate::patience::Moment;
+use crate::park_timer::Moment;
 use crate::plan::create_window::WindowQuery;
-use crate::plan::outcome::{AttemptOutcome, Later, Obstacle, attempt_wait};
-use crate::plan::read_back::{self, Effect};
-use crate::remote::error::{Call, Cause, Class, RemoteError};
-use crate::remote::{Push, PushError, Pushed, PushedCustomer, Shown};
+use crate::plan::outcome::{AttemptOutcome, Obstacle, RetryPlan, attempt_wait};
+use crate::plan::read_back::{self, UpdateEffect};
+use crate::remote::error::{ApiCall, ErrorCause, ErrorClass, RemoteError};
+use crate::remote::{CustomerAnswer, PushAnswer, PushError, PushRequest, PushedCustomer};
 use crate::{Customer, CustomerId, Unreadable};
 
 pub use first::first_step;
 pub use lookup::{CreateLookup, LookupResult};
 
-/// What is known about an attempt.
+/// The facts about an attempt so far.
 #[derive(Clone, Debug)]
 pub struct AttemptFacts {
-    /// The intent as it was claimed.
+    /// The intent, as claimed.
     pub open: OpenIntent,
     /// How long the API's reads may lag behind its writes.
     pub consistency: Consistency,
-    /// A random number from 0 to 1, which spreads the waits.
+    /// A random number from 0 to 1 that varies the waits.
     pub jitter: f64,
-    /// The time.
+    /// The current time.
     pub now: Moment,
-    /// The time by the server's clock; `None` while no answer showed it.
+    /// The time by the server's clock; `None` until an answer has shown it.
     pub server_time: Option<Timestamp>,
-    /// Until when the API asks to wait.
+    /// The time until which the API asks to wait.
     pub throttled_until: Option<Timestamp>,
-    /// The result of [`Step::AskServerTime`].
+    /// The result of [`AttemptStep::RequestServerTime`].
     pub time_check: Option<Result<(), RemoteError>>,
-    /// The result of the last [`Step::ReadCustomer`], unless something was sent since.
-    pub reading: Option<Reading>,
-    /// The result of [`Step::FindLastPush`].
+    /// The result of the last [`AttemptStep::ReadCustomer`]; `None` again after a push.
+    pub reading: Option<CustomerRead>,
+    /// The result of [`AttemptStep::FindLastPush`].
     pub last_push: Option<LastPush>,
-    /// The result of [`Step::LookForCustomer`].
+    /// The result of [`AttemptStep::LookForCustomer`].
     pub lookup: Option<CreateLookup>,
-    /// Whether [`Step::FreezeFirstAttempt`] is committed.
+    /// Whether [`AttemptStep::FreezeFirstAttempt`] is committed.
     pub is_dated: bool,
-    /// Whether [`Step::FreezeNewKey`] is committed.
+    /// Whether [`AttemptStep::FreezeNewKey`] is committed.
     pub has_new_key: bool,
-    /// The result of [`Step::Send`].
-    pub sent: Option<Sent>,
-    /// The result of [`Step::CheckKey`].
+    /// The result of [`AttemptStep::Send`].
+    pub sent: Option<SentPush>,
+    /// The result of [`AttemptStep::CheckKey`].
     pub key_check: Option<Result<(), RemoteError>>,
 }
 
-/// A customer that was requested by its id.
+/// A read of a customer by its id.
 #[derive(Clone, Debug)]
-pub struct Reading {
-    /// Which customer.
+pub struct CustomerRead {
+    /// The requested customer.
     pub id: CustomerId,
     /// The request, for messages.
-    pub call: Call,
+    pub call: ApiCall,
     /// When it was requested.
-    pub asked_at: Timestamp,
-    /// What the answer showed.
-    pub result: Result<Shown, RemoteError>,
+    pub requested_at: Timestamp,
+    /// The answer.
+    pub result: Result<CustomerAnswer, RemoteError>,
 }
 
-/// When our last push of the customer settled, if the reading may be older than that.
+/// When our last push of the customer settled; `None` if the read cannot be older than that.
 #[derive(Clone, Copy, Debug)]
 pub struct LastPush(pub Option<Timestamp>);
 
 /// A push and its answer.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct SentPush {
     /// The request.
-    pub push: Push,
+    pub push: PushRequest,
     /// The answer.
-    pub answer: Result<Pushed, PushError>,
+    pub answer: Result<PushAnswer, PushError>,
 }
 
-/// What an attempt does next.
+/// The next action of an attempt.
 #[derive(Clone, Debug)]
-pub enum Step {
-    /// Make any request: its answer shows the server's time.
-    AskServerTime,
+pub enum AttemptStep {
+    /// Send any request: its answer shows the server's time.
+    RequestServerTime,
     /// Request this customer.
     ReadCustomer(CustomerId),
-    /// Find in the log when our last push of this customer settled, where a read requested at this
+    /// Find in the log when our last push of this customer settled, if a read requested at this
     /// time may be older.
     FindLastPush(CustomerId, Timestamp),
     /// Look for the customer of a create, in the list and in the log.
     LookForCustomer(WindowQuery),
-    /// Commit when the create is first sent, by the server's clock. From here on a lost answer
-    /// leaves its outcome unknown.
+    /// Commit the time of a create's first attempt by the server's clock. From then on a lost
+    /// answer leaves the outcome unknown.
     FreezeFirstAttempt,
-    /// Commit a new key: the create did not take effect.
+    /// Commit a new key, because the create did not take effect.
     FreezeNewKey,
-    /// Send the push. `is_repeat`: an earlier attempt may have taken effect.
+    /// Send the push.
     Send {
         /// The request.
-        push: Push,
-        /// Whether it repeats an earlier attempt.
+        push: PushRequest,
+        /// Whether an earlier attempt may have taken effect.
         is_repeat: bool,
     },
-    /// Request the list: a refusal shows that the key itself is refused.
+    /// Request the list. If it is refused too, the key itself is refused.
     CheckKey,
-    /// End the attempt.
+    /// End the attempt with this outcome.
     Finish(AttemptOutcome),
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for AttemptStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AskServerTime => f.write_str("ask the API for its time"),
+            Self::RequestServerTime => f.write_str("request the server's time"),
             Self::ReadCustomer(id) => write!(f, "read customer {id}"),
             Self::FindLastPush(id, _) => write!(f, "find the last push of customer {id} in the log"),
             Self::LookForCustomer(query) => {
@@ -137,10 +137,12 @@ impl fmt::Display for Step {
             }
             Self::FreezeFirstAttempt => f.write_str("commit the time of the first attempt"),
             Self::FreezeNewKey => f.write_str("commit a new key: the create did not take effect"),
-            Self::Send { push: Push::Create { .. }, is_repeat: true } => {
+            Self::Send { push: PushRequest::Create { .. }, is_repeat: true } => {
                 f.write_str("send again under its key")
             }
-            Self::Send { push: Push::Create { .. }, is_repeat: false } => f.write_str("send under its key"),
+            Self::Send { push: PushRequest::Create { .. }, is_repeat: false } => {
+                f.write_str("send under its key")
+            }
             Self::Send { is_repeat: true, .. } => f.write_str("send again"),
             Self::Send { is_repeat: false, .. } => f.write_str("send"),
             Self::CheckKey => f.write_str("request the list, to see whether the key is refused"),
@@ -170,71 +172,72 @@ impl AttemptFacts {
         }
     }
 
-    /// Adds the answer to a push. A customer that was read before says nothing about it.
-    pub fn add_answer(&mut self, push: Push, answer: Result<Pushed, PushError>) {
-        self.sent = Some(Sent { push, answer });
+    /// Adds the answer to a push. An earlier read of the customer no longer counts.
+    pub fn add_answer(&mut self, push: PushRequest, answer: Result<PushAnswer, PushError>) {
+        self.sent = Some(SentPush { push, answer });
         self.reading = None;
     }
 
-    fn reading_of(&self, id: &CustomerId) -> Option<&Reading> {
+    fn reading_of(&self, id: &CustomerId) -> Option<&CustomerRead> {
         self.reading.as_ref().filter(|reading| reading.id == *id)
     }
 
-    /// Whether a read that was requested at `asked_at` may show the state before this intent's last
+    /// Whether a read requested at `requested_at` may show the state before this intent's last
     /// attempt.
-    fn may_be_before_last_attempt(&self, asked_at: Timestamp) -> bool {
-        self.open.last_attempt_at.is_some_and(|last| self.consistency.may_be_behind(last, asked_at))
+    fn may_be_before_last_attempt(&self, requested_at: Timestamp) -> bool {
+        self.open.last_attempt_at.is_some_and(|last| self.consistency.may_be_behind(last, requested_at))
     }
 
-    /// The time after the wait that the number of attempts gives, or after `least`.
+    /// Returns the time of the next attempt. The wait depends on the number of attempts, and is at
+    /// least `least`.
     fn retry_at(&self, least: std::time::Duration) -> Option<Timestamp> {
         let wait = attempt_wait(self.open.life.attempts, self.jitter).max(least);
         self.now.wall.checked_add(wait).ok()
     }
 
-    /// Tries again when no read can be older than now.
-    fn after_lag(&self, why: &str) -> Step {
+    /// Retries when no read can be older than now.
+    fn after_lag(&self, why: &str) -> AttemptStep {
         let at = self.consistency.after(self.now.wall);
-        later(Later::at(Some(at), Outcome::Unknown, format!("{why} (inbound.consistency_s)")))
+        retry(RetryPlan::at(Some(at), OutcomeStatus::Unknown, format!("{why} (inbound.consistency_s)")))
     }
 
-    /// Tries again after a request that gave no result. A read that is refused says nothing about
-    /// the intent, so it is read again too. `outcome` is that of the attempt without this request.
-    fn after_error(&self, error: &RemoteError, outcome: Outcome) -> Later {
+    /// Retries after a request without a result. A refused read says nothing about the intent, so
+    /// it is read again too. `outcome` is the outcome of the attempt apart from this request.
+    fn after_error(&self, error: &RemoteError, outcome: OutcomeStatus) -> RetryPlan {
         let cause = match error.cause.clone() {
-            Cause::Rejected(told) => Cause::Unexpected(told),
+            ErrorCause::Rejected(api_error) => ErrorCause::Unexpected(api_error),
             cause => cause,
         };
         let error = RemoteError { cause, ..error.clone() };
-        let is_throttled = error.class() == Class::Throttled || error.retry_after.is_some();
-        let (at, obstacle) = if matches!(error.cause, Cause::KeyRefused(_)) {
-            // Due at once when a key is accepted.
+        let is_throttled = error.class() == ErrorClass::Throttled || error.retry_after.is_some();
+        let (at, obstacle) = if matches!(error.cause, ErrorCause::KeyRefused(_)) {
+            // The intent is due at once when a key is accepted.
             (None, Obstacle::KeyRefused)
         } else {
             let at = self.retry_at(error.retry_after.unwrap_or_default()).unwrap_or(Timestamp::MAX);
             let until = self.throttled_until;
             (Some(at), if is_throttled { Obstacle::Throttled { until } } else { Obstacle::None })
         };
-        Later { why: error.to_string(), status: error.status(), outcome, at, obstacle }
+        RetryPlan { why: error.to_string(), status: error.status(), outcome, at, obstacle }
     }
 
-    /// Tries again after an answer that shows an unreadable customer.
-    fn after_unreadable(&self, call: &Call, bad: &Unreadable, outcome: Outcome) -> Later {
-        let cause = Cause::Unusable(format!("the customer is unreadable: {}", bad.reason));
+    /// Retries after an answer with an unreadable customer.
+    fn after_unreadable(&self, call: &ApiCall, bad: &Unreadable, outcome: OutcomeStatus) -> RetryPlan {
+        let cause = ErrorCause::Unusable(format!("the customer is unreadable: {}", bad.reason));
         self.after_error(&RemoteError { call: call.clone(), cause, retry_after: None }, outcome)
     }
 }
 
-fn later(later: Later) -> Step {
-    Step::Finish(AttemptOutcome::Later(later))
+fn retry(plan: RetryPlan) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::Retry(plan))
 }
 
-fn park(reason: impl Into<String>, detail: Option<Value>) -> Step {
-    Step::Finish(AttemptOutcome::park(reason, detail))
+fn park(reason: impl Into<String>, detail: Option<Value>) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::park(reason, detail))
 }
 
 /// Returns the next step of an attempt.
-pub fn next_step(facts: &AttemptFacts) -> Step {
+pub fn next_step(facts: &AttemptFacts) -> AttemptStep {
     let intent = match &facts.open.intent {
         Ok(intent) => intent,
         Err(why) => return park(why.clone(), None),
@@ -248,76 +251,84 @@ pub fn next_step(facts: &AttemptFacts) -> Step {
         .unwrap_or_else(|| send(facts))
 }
 
-/// An earlier attempt may have taken effect. Returns the step that finds out, or the outcome;
-/// `None` where the push may be sent again.
-fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<Step> {
+/// Returns the step that finds out whether an earlier attempt took effect, or the outcome; `None`
+/// if the push may be sent again.
+fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep> {
     if !facts.open.may_have_taken_effect() {
         return None;
     }
-    match &intent.wish {
-        // The server's clock tells the age of the key.
-        Wish::Create(body) => server_time(facts).or_else(|| lookup::next(facts, body)),
-        Wish::Update(_, body) if body.token().is_some() => read_back(facts, body),
-        // Plain values and deletes may be repeated.
-        Wish::Update(..) | Wish::Delete(_) => None,
+    match &intent.op {
+        // The age of the key is measured by the server's clock.
+        IntentOp::Create(body) => server_time(facts).or_else(|| lookup::next(facts, body)),
+        IntentOp::Update(_, body) if body.token().is_some() => read_back(facts, body),
+        // Updates without a token, and deletes, may be repeated.
+        IntentOp::Update(..) | IntentOp::Delete(_) => None,
     }
 }
 
-/// Any answer of the API shows the server's time, where the server tells it at all.
-fn server_time(facts: &AttemptFacts) -> Option<Step> {
+/// Returns the step that gets the server's time. Any answer of the API shows it, if the server
+/// sends it at all.
+fn server_time(facts: &AttemptFacts) -> Option<AttemptStep> {
     match (&facts.server_time, &facts.time_check) {
         (Some(_), _) | (None, Some(Ok(()))) => None,
-        (None, None) => Some(Step::AskServerTime),
-        (None, Some(Err(error))) => Some(later(facts.after_error(error, Outcome::Known))),
+        (None, None) => Some(AttemptStep::RequestServerTime),
+        (None, Some(Err(error))) => Some(retry(facts.after_error(error, OutcomeStatus::Known))),
     }
 }
 
-/// Returns the customer as a reading shows it. The error is the step that reads it, or the outcome
-/// where it cannot be read; `None` where it does not exist.
-fn shown<'a>(facts: &'a AttemptFacts, id: &CustomerId) -> Result<(&'a Reading, &'a Customer), Option<Step>> {
-    let Some(reading) = facts.reading_of(id) else { return Err(Some(Step::ReadCustomer(id.clone()))) };
+/// Returns a read and the customer that it shows. The error is the step that reads it, or the
+/// outcome if it cannot be read; `None` if it does not exist.
+fn shown<'a>(
+    facts: &'a AttemptFacts,
+    id: &CustomerId,
+) -> Result<(&'a CustomerRead, &'a Customer), Option<AttemptStep>> {
+    let Some(reading) = facts.reading_of(id) else { return Err(Some(AttemptStep::ReadCustomer(id.clone()))) };
     match &reading.result {
-        Ok(Shown::Found(customer)) => Ok((reading, customer)),
-        // The answer to the push itself will say so. A customer that does not exist takes no token.
-        Ok(Shown::NotFound) => Err(None),
-        Ok(Shown::Unreadable(bad)) => {
-            Err(Some(later(facts.after_unreadable(&reading.call, bad, Outcome::Known))))
+        Ok(CustomerAnswer::Found(customer)) => Ok((reading, customer)),
+        // The answer to the push will say the same. A missing customer uses no token.
+        Ok(CustomerAnswer::NotFound) => Err(None),
+        Ok(CustomerAnswer::Unreadable(bad)) => {
+            Err(Some(retry(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Known))))
         }
-        Err(error) => Err(Some(later(facts.after_error(error, Outcome::Known)))),
+        Err(error) => Err(Some(retry(facts.after_error(error, OutcomeStatus::Known)))),
     }
 }
 
-/// Finds out whether an update with a token took effect. A token can be used once, so the update is
-/// parked if the customer does not show whether it did.
-fn read_back(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+/// Finds out whether an update with a token took effect. A token works only once, so the update
+/// parks if the customer does not show an answer.
+fn read_back(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let (reading, customer) = match shown(facts, facts.open.customer.as_ref()?) {
         Ok(shown) => shown,
         Err(next) => return next,
     };
     let before = facts.open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
     let effect = read_back::compare(body, before.as_ref().map(Customer::fields), customer.fields());
-    if effect != Effect::Applied && facts.may_be_before_last_attempt(reading.asked_at) {
-        let why = "whether this update took effect is read again, once no read can be older than the attempt";
+    if effect != UpdateEffect::Applied && facts.may_be_before_last_attempt(reading.requested_at) {
+        let why =
+            "whether this update took effect is checked again once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
     match effect {
-        Effect::Applied => Some(found(customer.clone())),
-        Effect::NotApplied => None,
-        Effect::Unclear => Some(park(
-            "whether this update took effect cannot be told from the customer, and its payment token can be used once: look at the \
+        UpdateEffect::Applied => Some(found(customer.clone())),
+        UpdateEffect::NotApplied => None,
+        UpdateEffect::Unclear => Some(park(
+            "the customer does not show whether this update took effect, and its payment token can be used only once: look at the \
              customer at KOMOJU, then cancel this intent, or retry it with a new token (--body @FILE)",
             Some(json!({"theirs": customer.fields()})),
         )),
     }
 }
 
-fn found(customer: Customer) -> Step {
-    Step::Finish(AttemptOutcome::TookEffect { customer: PushedCustomer::Shown(customer), status: None })
+fn found(customer: Customer) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::TookEffect {
+        customer: PushedCustomer::Shown(customer),
+        status: None,
+    })
 }
 
-/// Compares what the submitter last saw with the customer now. A difference parks, and nothing is
-/// sent.
-fn expectation(facts: &AttemptFacts, intent: &Intent) -> Option<Step> {
+/// Compares the submitter's expectation with the customer now. A difference parks the intent, and
+/// nothing is sent.
+fn expectation(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep> {
     let (expect, customer) = (intent.expect.as_ref()?, facts.open.customer.as_ref()?);
     match shown(facts, customer) {
         Ok((reading, theirs)) => compare(facts, intent, expect, reading, theirs.fields()),
@@ -329,36 +340,36 @@ fn compare(
     facts: &AttemptFacts,
     intent: &Intent,
     expect: &Expect,
-    reading: &Reading,
+    reading: &CustomerRead,
     theirs: &Map<String, Value>,
-) -> Option<Step> {
+) -> Option<AttemptStep> {
     let is_applied =
-        matches!(&intent.wish, Wish::Update(_, body) if read_back::not_applied(body, theirs).is_empty());
-    let surprises = expect.surprises(theirs);
+        matches!(&intent.op, IntentOp::Update(_, body) if read_back::not_applied(body, theirs).is_empty());
+    let mismatches = expect.mismatches(theirs);
     // An earlier attempt of this intent may have made the difference.
-    if surprises.is_empty() || (facts.open.may_have_taken_effect() && is_applied) {
+    if mismatches.is_empty() || (facts.open.may_have_taken_effect() && is_applied) {
         return None;
     }
-    // Shortly after our own push, the difference may be what that push replaced.
+    // Shortly after our own push, the read may still show the state before that push.
     match facts.last_push {
-        None => Some(Step::FindLastPush(reading.id.clone(), reading.asked_at)),
+        None => Some(AttemptStep::FindLastPush(reading.id.clone(), reading.requested_at)),
         Some(LastPush(Some(pushed_at))) => {
             let why = "the customer is not as expected, shortly after our own push of it: it is compared again once no read can be \
                        older than that push (inbound.consistency_s)";
             let at = facts.consistency.after(pushed_at);
-            Some(later(Later::at(Some(at), facts.open.life.outcome, why)))
+            Some(retry(RetryPlan::at(Some(at), facts.open.life.outcome, why)))
         }
-        Some(LastPush(None)) => Some(conflict(&surprises, theirs, intent)),
+        Some(LastPush(None)) => Some(conflict(&mismatches, theirs, intent)),
     }
 }
 
-/// Parks a conflict with what was expected, what is there, and what was wanted.
-fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent) -> Step {
-    let fields: Vec<&str> = surprises.iter().map(|surprise| surprise.field.as_str()).collect();
+/// Parks a conflict with the expected, the current and the requested values.
+fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Intent) -> AttemptStep {
+    let fields: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.field.as_str()).collect();
     let base = intent.expect.as_ref().map(|expect| expect.fields().clone());
-    let ours = match &intent.wish {
-        Wish::Update(_, body) => Value::Object(body.without_token()),
-        Wish::Create(_) | Wish::Delete(_) => Value::Null,
+    let ours = match &intent.op {
+        IntentOp::Update(_, body) => Value::Object(body.without_token()),
+        IntentOp::Create(_) | IntentOp::Delete(_) => Value::Null,
     };
     let differs = if fields.len() == 1 { "differs" } else { "differ" };
     park(
@@ -367,23 +378,23 @@ fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent
     )
 }
 
-/// A create's first attempt is committed with the server's time, which dates its customer. Only the
-/// attempt itself may be dated: one that may have taken effect already is dated by an earlier
-/// attempt, or not at all.
-fn first_attempt(facts: &AttemptFacts) -> Option<Step> {
+/// Commits the server's time before a create's first attempt, which dates its customer. A create
+/// that may have taken effect already is not dated any more: its date is that of an earlier
+/// attempt, or unknown.
+fn first_attempt(facts: &AttemptFacts) -> Option<AttemptStep> {
     let open = &facts.open;
     let is_undated = open.is_create()
         && open.frozen.first_server_at.is_none()
         && !open.may_have_taken_effect()
         && !facts.is_dated;
-    if is_undated { server_time(facts).or(Some(Step::FreezeFirstAttempt)) } else { None }
+    if is_undated { server_time(facts).or(Some(AttemptStep::FreezeFirstAttempt)) } else { None }
 }
 
-fn send(facts: &AttemptFacts) -> Step {
+fn send(facts: &AttemptFacts) -> AttemptStep {
     let is_repeat = facts.open.may_have_taken_effect() && !facts.has_new_key;
     match facts.open.push() {
-        Some(push) => Step::Send { push, is_repeat },
-        None => park("its customer cannot be asked for", None),
+        Some(push) => AttemptStep::Send { push, is_repeat },
+        None => park("the id of its customer cannot be requested", None),
     }
 }
 

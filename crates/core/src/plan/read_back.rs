@@ -1,62 +1,71 @@
-//! Whether an update took effect, by the customer as it is now.
+//! Decides whether an update took effect, by the customer as it is now.
 //!
 //! An update takes effect as a whole or not at all, so one field that differs between before and
 //! after is enough.
 
 use serde_json::{Map, Value};
 
-use crate::intent::Body;
+use crate::intent::IntentBody;
 
 /// What the customer shows about the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum UpdateEffect {
     /// It took effect.
     Applied,
-    /// It did not: the token is unused.
+    /// It did not take effect, so its token is unused.
     NotApplied,
-    /// The fields do not tell.
+    /// The fields do not show it.
     Unclear,
 }
 
 /// Compares a customer before the update with the customer now.
-pub fn compare(asked: &Body, before: Option<&Map<String, Value>>, now: &Map<String, Value>) -> Effect {
-    let Some(before) = before else { return Effect::Unclear };
+pub fn compare(
+    requested: &IntentBody,
+    before: Option<&Map<String, Value>>,
+    now: &Map<String, Value>,
+) -> UpdateEffect {
+    let Some(before) = before else { return UpdateEffect::Unclear };
     let null = Value::Null;
     let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
     let key = |fields: &Map<String, Value>, key: &str| {
         of(fields, "metadata").as_object().map_or(Value::Null, |metadata| of(metadata, key))
     };
-    let mut asked_before_now: Vec<(Value, Value, Value)> = Vec::new();
-    if let Some(email) = asked.fields().get("email") {
-        asked_before_now.push((email.clone(), of(before, "email"), of(now, "email")));
+    let mut requested_before_now: Vec<(Value, Value, Value)> = Vec::new();
+    if let Some(email) = requested.fields().get("email") {
+        requested_before_now.push((email.clone(), of(before, "email"), of(now, "email")));
     }
-    for (name, value) in asked.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
-        asked_before_now.push((value.clone(), key(before, name), key(now, name)));
+    for (name, value) in requested.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
+        requested_before_now.push((value.clone(), key(before, name), key(now, name)));
     }
-    let telling: Vec<_> = asked_before_now.into_iter().filter(|(asked, before, _)| asked != before).collect();
-    // A source is shown or not as the API likes: only one that is shown both times and differs
-    // tells anything.
+    let differing: Vec<_> =
+        requested_before_now.into_iter().filter(|(requested, before, _)| requested != before).collect();
+    // The API may show a source or hide it. Only a source that is shown both times and differs is
+    // evidence.
     let (source_before, source_now) = (of(before, "source"), of(now, "source"));
     let new_source = !source_now.is_null() && !source_before.is_null() && source_before != source_now;
-    if telling.iter().any(|(asked, _, now)| asked == now) || (telling.is_empty() && new_source) {
-        return Effect::Applied;
+    if differing.iter().any(|(requested, _, now)| requested == now) || (differing.is_empty() && new_source) {
+        return UpdateEffect::Applied;
     }
-    let is_unchanged = telling.iter().all(|(_, before, now)| before == now);
-    if is_unchanged && !telling.is_empty() && !new_source { Effect::NotApplied } else { Effect::Unclear }
+    let is_unchanged = differing.iter().all(|(_, before, now)| before == now);
+    if is_unchanged && !differing.is_empty() && !new_source {
+        UpdateEffect::NotApplied
+    } else {
+        UpdateEffect::Unclear
+    }
 }
 
-/// Returns what an update asked for and the customer does not show, by field, such as `email` or
+/// Returns the requested values that the customer does not show, by field, such as `email` or
 /// `metadata.order_id`.
-pub fn not_applied(asked: &Body, now: &Map<String, Value>) -> Map<String, Value> {
+pub fn not_applied(requested: &IntentBody, now: &Map<String, Value>) -> Map<String, Value> {
     let null = Value::Null;
     let mut missing = Map::new();
     if let Some(email) =
-        asked.fields().get("email").filter(|email| now.get("email").unwrap_or(&null) != *email)
+        requested.fields().get("email").filter(|email| now.get("email").unwrap_or(&null) != *email)
     {
         missing.insert("email".to_owned(), email.clone());
     }
     let theirs = now.get("metadata").and_then(Value::as_object);
-    for (key, value) in asked.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in requested.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
         if theirs.and_then(|theirs| theirs.get(key)).unwrap_or(&null) != value {
             missing.insert(format!("metadata.{key}"), value.clone());
         }
@@ -70,53 +79,59 @@ mod tests {
 
     use super::*;
 
-    fn effect(asked: Value, before: Value, now: Value) -> Effect {
+    fn effect(requested: Value, before: Value, now: Value) -> UpdateEffect {
         let Value::Object(now) = now else { panic!("an object") };
-        compare(&Body::new(asked).unwrap(), before.as_object(), &now)
+        compare(&IntentBody::new(requested).unwrap(), before.as_object(), &now)
     }
 
     #[test]
-    fn one_field_that_tells_is_enough() {
+    fn one_changed_field_proves_an_update() {
         let visa = json!({"brand": "visa"});
         let master = json!({"brand": "master"});
         let cases = [
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "b"}), Effect::Applied),
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "a"}), Effect::NotApplied),
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "c"}), Effect::Unclear),
-            (json!({"email": "a"}), json!({"email": "a"}), json!({"email": "a"}), Effect::Unclear),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "b"}), UpdateEffect::Applied),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "a"}), UpdateEffect::NotApplied),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "c"}), UpdateEffect::Unclear),
+            (json!({"email": "a"}), json!({"email": "a"}), json!({"email": "a"}), UpdateEffect::Unclear),
             (
                 json!({"metadata": {"k": "2"}}),
                 json!({"metadata": {"k": "1"}}),
                 json!({"metadata": {"k": "2"}}),
-                Effect::Applied,
+                UpdateEffect::Applied,
             ),
-            (json!({"metadata": {"k": "2"}}), json!({}), json!({"metadata": {"j": "1"}}), Effect::NotApplied),
-            (json!({}), json!({"source": visa}), json!({"source": master}), Effect::Applied),
-            (json!({}), json!({"source": visa}), json!({"source": visa}), Effect::Unclear),
-            (json!({}), json!({"source": null}), json!({"source": master}), Effect::Unclear),
+            (
+                json!({"metadata": {"k": "2"}}),
+                json!({}),
+                json!({"metadata": {"j": "1"}}),
+                UpdateEffect::NotApplied,
+            ),
+            (json!({}), json!({"source": visa}), json!({"source": master}), UpdateEffect::Applied),
+            (json!({}), json!({"source": visa}), json!({"source": visa}), UpdateEffect::Unclear),
+            (json!({}), json!({"source": null}), json!({"source": master}), UpdateEffect::Unclear),
             (
                 json!({"email": "b"}),
                 json!({"email": "a", "source": visa}),
                 json!({"email": "a", "source": master}),
-                Effect::Unclear,
+                UpdateEffect::Unclear,
             ),
         ];
-        for (mut asked, before, now, expected) in cases {
-            asked["payment_details"] = json!("tok_1");
-            let got = effect(asked.clone(), before.clone(), now.clone());
-            assert_eq!(got, expected, "{asked} {before} {now}");
+        for (mut requested, before, now, expected) in cases {
+            requested["payment_details"] = json!("tok_1");
+            let got = effect(requested.clone(), before.clone(), now.clone());
+            assert_eq!(got, expected, "{requested} {before} {now}");
         }
         let unknown_before = compare(
-            &Body::new(json!({"email": "b"})).unwrap(),
+            &IntentBody::new(json!({"email": "b"})).unwrap(),
             None,
             json!({"email": "b"}).as_object().unwrap(),
         );
-        assert_eq!(unknown_before, Effect::Unclear);
+        assert_eq!(unknown_before, UpdateEffect::Unclear);
     }
 
     #[test]
     fn fields_that_the_customer_does_not_show_are_named() {
-        let asked = json!({"email": "b", "metadata": {"k": "1", "gone": null}, "payment_details": "tok_1"});
+        let requested =
+            json!({"email": "b", "metadata": {"k": "1", "gone": null}, "payment_details": "tok_1"});
         let cases = [
             (json!({"email": "b", "metadata": {"k": "1"}}), json!({})),
             (
@@ -126,7 +141,7 @@ mod tests {
             (json!({"metadata": null}), json!({"email": "b", "metadata.k": "1"})),
         ];
         for (now, missing) in cases {
-            let body = Body::new(asked.clone()).unwrap();
+            let body = IntentBody::new(requested.clone()).unwrap();
             assert_eq!(Value::Object(not_applied(&body, now.as_object().unwrap())), missing, "{now}");
         }
     }

@@ -1,5 +1,5 @@
-//! Plans what settling an attempt writes: the intent's state, the attempt, the change log, and what
-//! is requested later.
+//! Plans what settling an attempt writes: the intent's state, the attempt, the change log, and
+//! later requests.
 //!
 //! The store applies a [`Settlement`] in one transaction, so that intent, attempt, change log and
 //! mirror agree.
@@ -10,22 +10,22 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::intent::lifecycle::{IllegalTransition, Lifecycle};
-use crate::intent::{MASKED_TOKEN, Wish};
+use crate::intent::{IntentOp, MASKED_TOKEN};
 use crate::lag::Consistency;
 use crate::open_intent::OpenIntent;
-use crate::patience::Moment;
-use crate::plan::outcome::{AttemptOutcome, Later, Obstacle};
-use crate::plan::{read_back, sighting};
+use crate::park_timer::Moment;
+use crate::plan::outcome::{AttemptOutcome, Obstacle, RetryPlan};
+use crate::plan::{comparison, read_back};
 use crate::remote::PushedCustomer;
 use crate::remote::error::ApiError;
-use crate::{Customer, CustomerId, Kind, Standing, Unreadable, time};
+use crate::{ChangeKind, Customer, CustomerId, MirrorRow, Unreadable, time};
 
-/// What settling an attempt depends on, besides its outcome.
+/// The facts for settling an attempt, besides its outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct SettleFacts<'a> {
     /// The intent.
     pub open: &'a OpenIntent,
-    /// The time.
+    /// The current time.
     pub now: &'a Moment,
     /// How long after its first attempt an intent parks.
     pub park_after: SignedDuration,
@@ -34,8 +34,8 @@ pub struct SettleFacts<'a> {
     /// The customer of the outcome ([`customer_of`]).
     pub customer: Option<&'a CustomerId>,
     /// The mirror's row of that customer, live or deleted.
-    pub mirrored: Option<&'a Standing>,
-    /// Whether the mirror or the log ever had that customer. It is read only for a delete that was
+    pub mirrored: Option<&'a MirrorRow>,
+    /// Whether the mirror or the log ever had that customer. It is used only for a delete that was
     /// answered with `not_found`.
     pub was_known: bool,
 }
@@ -47,36 +47,37 @@ pub struct Settlement {
     pub life: Lifecycle,
     /// The other columns of the intent.
     pub update: IntentUpdate,
-    /// How the attempt ended; `None` where there was none.
+    /// The end of the attempt; `None` if there was no attempt.
     pub attempt: Option<AttemptEnd>,
-    /// What enters the change log.
+    /// The change to record in the log.
     pub change: Option<CustomerChange>,
-    /// Which customer is requested again, and when.
+    /// The customer to request again, and when.
     pub recheck: Option<Recheck>,
-    /// A customer that the answer showed in an unreadable form, and the reason, masked.
+    /// A customer that the answer showed in unreadable form, and the masked reason.
     pub unreadable: Option<(Unreadable, String)>,
     /// Whether the API refused the key.
     pub is_key_refused: bool,
-    /// Until when the API asks to wait.
+    /// The time until which the API asks to wait.
     pub throttled_until: Option<Timestamp>,
-    /// Whether the customer of an update does not exist: a pass should look.
+    /// Whether the customer of an update does not exist, so that a pass should check.
     pub is_customer_missing: bool,
 }
 
-/// What is written of an intent besides its state.
+/// The columns of an intent besides its state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IntentUpdate {
     /// When the next attempt is due; `None`: at once.
     pub next_attempt_at: Option<String>,
-    /// How long that is from now, in milliseconds.
+    /// The same as milliseconds from now.
     pub wait_ms: Option<i64>,
-    /// When it was settled.
+    /// When the intent was settled.
     pub settled_at: Option<String>,
-    /// The customer that it created or changed.
+    /// The customer that the intent created or changed.
     pub result_customer_id: Option<String>,
-    /// The log entry that shows its effect. A settlement that records a change replaces it.
+    /// The log entry that shows the intent's effect. A settlement that records a change replaces
+    /// it.
     pub change_seq: Option<i64>,
-    /// The reason for its state.
+    /// The reason for the state.
     pub reason: Option<String>,
     /// Details, as JSON.
     pub detail: Option<Value>,
@@ -91,20 +92,20 @@ pub struct AttemptEnd {
     pub error: Option<String>,
 }
 
-/// A customer that is requested again by itself.
+/// A customer to request again by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recheck {
     /// Which customer.
     pub customer: CustomerId,
-    /// From when on a read shows the effect.
+    /// The time from which a read shows the effect.
     pub at: Timestamp,
 }
 
-/// A change of one customer for the log.
+/// A change of one customer, for the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CustomerChange {
     /// The customer was created, updated or restored.
-    Put(Kind, Customer),
+    Put(ChangeKind, Customer),
     /// The customer was deleted.
     Deleted(CustomerId),
 }
@@ -148,7 +149,7 @@ impl fmt::Display for Settlement {
     }
 }
 
-/// Returns the customer that an outcome is about.
+/// Returns the customer of an outcome.
 pub fn customer_of(open: &OpenIntent, outcome: &AttemptOutcome) -> Option<CustomerId> {
     let shown = match outcome {
         AttemptOutcome::TookEffect { customer: PushedCustomer::Shown(customer), .. } => {
@@ -163,22 +164,22 @@ pub fn customer_of(open: &OpenIntent, outcome: &AttemptOutcome) -> Option<Custom
 /// Plans what the outcome of an attempt writes.
 ///
 /// # Errors
-/// The intent is not being sent.
+/// The intent is not sending.
 pub fn settle(facts: SettleFacts<'_>, outcome: AttemptOutcome) -> Result<Settlement, IllegalTransition> {
     match outcome {
         AttemptOutcome::TookEffect { customer, status } => took_effect(facts, customer, status),
-        AttemptOutcome::NotFound(told) if is_delete_done(facts) => {
-            took_effect(facts, PushedCustomer::None, Some(told.status))
+        AttemptOutcome::NotFound(api_error) if is_delete_done(facts) => {
+            took_effect(facts, PushedCustomer::None, Some(api_error.status))
         }
-        AttemptOutcome::NotFound(told) if facts.open.is_delete() => {
-            let why = format!("{told}; the mirror never had a customer with this id: check the id");
-            rejected(facts, told, why)
+        AttemptOutcome::NotFound(api_error) if facts.open.is_delete() => {
+            let why = format!("{api_error}; the mirror never had a customer with this id: check the id");
+            rejected(facts, api_error, why)
         }
-        AttemptOutcome::Rejected(told) | AttemptOutcome::NotFound(told) => {
-            let why = told.to_string();
-            rejected(facts, told, why)
+        AttemptOutcome::Rejected(api_error) | AttemptOutcome::NotFound(api_error) => {
+            let why = api_error.to_string();
+            rejected(facts, api_error, why)
         }
-        AttemptOutcome::Later(later) => waits(facts, later),
+        AttemptOutcome::Retry(later) => waits(facts, later),
         AttemptOutcome::Park { reason, detail } => {
             let reason = Some(masked(facts.open, reason));
             let update = IntentUpdate { reason, detail, ..IntentUpdate::default() };
@@ -188,14 +189,14 @@ pub fn settle(facts: SettleFacts<'_>, outcome: AttemptOutcome) -> Result<Settlem
     }
 }
 
-/// Whether a delete whose customer does not exist is done: the mirror had the customer at some
-/// time, or an earlier attempt may have deleted it. Any other id is the submitter's mistake.
+/// Whether a delete of a missing customer is done: the mirror once had the customer, or an earlier
+/// attempt may have deleted it. Any other id is the submitter's mistake.
 fn is_delete_done(facts: SettleFacts<'_>) -> bool {
     let open = facts.open;
     open.is_delete() && open.customer.is_some() && (open.may_have_taken_effect() || facts.was_known)
 }
 
-/// An answer of the API may repeat the token that it was sent.
+/// Masks the token, because an answer of the API may repeat it.
 fn masked(open: &OpenIntent, text: String) -> String {
     match open.token().filter(|token| !token.is_empty()) {
         Some(token) => text.replace(token, MASKED_TOKEN),
@@ -223,8 +224,8 @@ fn took_effect(
     };
     let is_answered_create = open.is_create() && status.is_some();
     let shows_none = shown.is_none() && !open.is_delete() && status.is_some();
-    // Where the mirror knew the customer, a create's answer may be older than the mirror. How the
-    // customer is now is requested.
+    // If the mirror already had the customer, a create's answer may be older than the mirror. So
+    // the customer is requested again.
     let rechecked = facts.customer.filter(|_| shows_none || (is_answered_create && facts.mirrored.is_some()));
     let attempt = Some(AttemptEnd { status, error: None });
     Ok(Settlement {
@@ -246,16 +247,16 @@ fn already_deleted(open: &OpenIntent, status: Option<u16>) -> Option<&'static st
         None
     } else if open.may_have_taken_effect() {
         Some(
-            "it was gone when this was tried again: an attempt whose answer was lost deleted it, or somebody else did",
+            "the customer did not exist at the retry: an attempt whose answer was lost deleted it, or another program did",
         )
     } else {
         Some("the customer was already deleted at KOMOJU")
     }
 }
 
-/// What the answer to an update does not show of what it asked for.
+/// Returns the requested values that the answer to an update does not show.
 fn missing_fields(open: &OpenIntent, shown: &Customer) -> Option<Value> {
-    let Some(Wish::Update(_, body)) = open.wish() else { return None };
+    let Some(IntentOp::Update(_, body)) = open.op() else { return None };
     let missing = read_back::not_applied(body, shown.fields());
     (!missing.is_empty()).then(|| json!({"not_applied": missing}))
 }
@@ -273,21 +274,25 @@ fn change(
         Some(mirrored) if is_answered_create => with_new_source(&shown?, mirrored)?,
         _ => shown?,
     };
-    let (kind, after) = sighting::judge(shown, facts.mirrored).change?;
+    let (kind, after) = comparison::compare(shown, facts.mirrored).change?;
     Some(CustomerChange::Put(kind, after))
 }
 
 /// A create that is sent again under its key is answered with the customer as it was created. So a
-/// mirror that already has the customer knows better, except for a source, which the list may hide.
-fn with_new_source(shown: &Customer, mirrored: &Standing) -> Option<Customer> {
+/// mirror that already has the customer is newer, except for a source, which the list may hide.
+fn with_new_source(shown: &Customer, mirrored: &MirrorRow) -> Option<Customer> {
     let known = Customer::from_body(mirrored.body.as_deref()?).ok()?;
     let source = shown.source().cloned()?;
     (mirrored.is_live() && known.source().is_none()).then(|| known.with("source", Some(source)))
 }
 
-fn rejected(facts: SettleFacts<'_>, told: ApiError, why: String) -> Result<Settlement, IllegalTransition> {
+fn rejected(
+    facts: SettleFacts<'_>,
+    api_error: ApiError,
+    why: String,
+) -> Result<Settlement, IllegalTransition> {
     let open = facts.open;
-    let ApiError { status, code, message, param } = told;
+    let ApiError { status, code, message, param } = api_error;
     let why = masked(open, why);
     let [code, message, param] = [code, message, param].map(|text| text.map(|text| masked(open, text)));
     let update = IntentUpdate {
@@ -302,12 +307,12 @@ fn rejected(facts: SettleFacts<'_>, told: ApiError, why: String) -> Result<Settl
     })
 }
 
-fn waits(facts: SettleFacts<'_>, later: Later) -> Result<Settlement, IllegalTransition> {
+fn waits(facts: SettleFacts<'_>, later: RetryPlan) -> Result<Settlement, IllegalTransition> {
     let (open, now) = (facts.open, facts.now.wall);
     let why = masked(open, later.why);
     let is_key_refused = later.obstacle == Obstacle::KeyRefused;
     let waiting = open.life.wait(later.outcome)?;
-    let (life, update) = if is_out_of_patience(facts) && !is_key_refused {
+    let (life, update) = if is_expired(facts) && !is_key_refused {
         let hours = facts.park_after.as_hours();
         let reason = format!("no attempt succeeded within {hours} hours; the last: {why}");
         (waiting.park()?, IntentUpdate { reason: Some(reason), ..IntentUpdate::default() })
@@ -328,8 +333,12 @@ fn waits(facts: SettleFacts<'_>, later: Later) -> Result<Settlement, IllegalTran
     Ok(Settlement { is_key_refused, throttled_until, ..Settlement::new(life, update, attempt, now) })
 }
 
-fn is_out_of_patience(facts: SettleFacts<'_>) -> bool {
-    facts.open.patience.as_ref().is_some_and(|patience| patience.is_over(facts.now, facts.park_after))
+fn is_expired(facts: SettleFacts<'_>) -> bool {
+    facts
+        .open
+        .park_timer
+        .as_ref()
+        .is_some_and(|park_timer| park_timer.is_expired(facts.now, facts.park_after))
 }
 
 /// Returns why an intent that is due cannot be sent.
@@ -337,12 +346,12 @@ pub fn refusal(open: &OpenIntent) -> Option<String> {
     if let Err(why) = &open.intent {
         return Some(format!("its row cannot be read: {why}; nothing was sent"));
     }
-    let can_be_sent = open.is_create() || open.customer.as_ref().is_some_and(CustomerId::can_be_asked);
-    (!can_be_sent).then(|| "its customer cannot be asked for; nothing was sent".to_owned())
+    let can_be_sent = open.is_create() || open.customer.as_ref().is_some_and(CustomerId::can_be_requested);
+    (!can_be_sent).then(|| "the id of its customer cannot be requested; nothing was sent".to_owned())
 }
 
 /// Plans the end of an intent that cannot be sent. It is rejected, so that it does not block later
-/// intents of its customer; where an earlier attempt may have taken effect, it is parked without an
+/// intents of its customer. If an earlier attempt may have taken effect, it is parked without an
 /// attempt.
 ///
 /// # Errors

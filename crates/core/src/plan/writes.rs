@@ -1,7 +1,8 @@
-//! What one step of a pass writes: a page of the list, the answer to a lookup, or the end of a sweep.
+//! The writes of one step of a pass: a page of the list, the answer to a lookup, or the end of a
+//! sweep.
 //!
-//! A planner reads the mirror and lists the writes. Applying the list decides nothing more, and a dry
-//! run prints it instead.
+//! A planner reads the mirror and lists the writes. Applying the list makes no more decisions, and
+//! a dry run prints it instead.
 
 use std::fmt;
 
@@ -9,56 +10,56 @@ use jiff::Timestamp;
 
 use super::absence::{HoldEnd, HoldReason};
 use crate::fingerprint::Fingerprint;
-use crate::lag::LeftOut;
-use crate::unreadable::{Sight, phrase};
-use crate::words::count;
-use crate::{Customer, CustomerId, Kind, Source, Tally, Unreadable};
+use crate::format::count;
+use crate::lag::DeferredRead;
+use crate::unreadable::{UnreadableOccurrence, phrase};
+use crate::{ChangeKind, Customer, CustomerId, Source, Tally, Unreadable};
 
 /// One write of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Record a change of a customer that exists.
     Record {
-        /// Created, updated or restored.
-        kind: Kind,
+        /// The kind: created, updated or restored.
+        kind: ChangeKind,
         /// The customer as it is now.
         customer: Customer,
-        /// Its body before; `None` where the mirror does not have it.
+        /// Its body before the change; `None` if the mirror does not have the customer.
         before: Option<String>,
         /// Its row in the mirror.
         row: i64,
-        /// How the list shows it; `None` where another request showed it.
+        /// How the list shows it; `None` if another request showed it.
         listed: Option<(Fingerprint, Source)>,
     },
-    /// Record that a customer is gone.
+    /// Record the deletion of a customer.
     Delete {
-        /// Which customer.
+        /// The customer.
         id: CustomerId,
         /// Its last known body.
         before: Option<String>,
     },
-    /// Note how the list shows the customer in this row, which is unchanged.
+    /// Note how the list shows the unchanged customer in this row.
     NoteListed {
         /// Its row in the mirror.
         row: i64,
         /// The fingerprint of its text.
         fingerprint: Fingerprint,
-        /// What the text says of its source.
+        /// What the text shows of its source.
         source: Source,
     },
     /// Request this customer again, because a read of it may be older than the log.
-    LeaveOut(Customer, LeftOut),
+    Defer(Customer, DeferredRead),
     /// Request this customer again at this time.
     ReadAgain(CustomerId, Timestamp),
-    /// This customer was requested again: it waits no longer.
+    /// End the wait for a recheck of this customer: it was requested again.
     EndRecheck(CustomerId),
-    /// Note that reads lag longer than is configured.
+    /// Note that reads lag longer than the configured time.
     NoteLagExceeded,
-    /// Note that a customer, which this sweep did not list, exists.
+    /// Note that a customer exists although this sweep did not list it.
     NoteVerified {
-        /// Which customer.
+        /// The customer.
         id: CustomerId,
-        /// The sweep's number.
+        /// The number of the sweep.
         sweep: i64,
     },
     /// Note an unreadable customer.
@@ -68,18 +69,18 @@ pub enum Write {
         /// The reason, masked.
         reason: String,
         /// Where and when it was seen.
-        sight: Sight,
+        occurrence: UnreadableOccurrence,
     },
     /// End the hold of this customer's deletion, or the operator's decision about it.
     EndHold(CustomerId, HoldEnd),
-    /// Hold deletions, in a hold of their own. Rows take a tenth of the memory of ids: a list that is
+    /// Hold deletions, in a new hold. Rows take a tenth of the memory of ids, and a list that is
     /// empty by mistake holds every customer.
     Hold {
         /// The rows of the customers in the mirror.
         rows: Vec<i64>,
-        /// Those of them that are taken out of an earlier hold.
+        /// The rows among them that are taken out of an earlier hold.
         superseding: Vec<i64>,
-        /// Why they are held.
+        /// The reason.
         reason: HoldReason,
     },
 }
@@ -90,15 +91,15 @@ impl fmt::Display for Write {
             Self::Record { kind, customer, .. } => write!(f, "record {} as {kind}", customer.id()),
             Self::Delete { id, .. } => write!(f, "record {id} as deleted"),
             Self::NoteListed { row, .. } => write!(f, "note how the list shows row {row}"),
-            Self::LeaveOut(customer, left_out) => {
-                write!(f, "leave out {}, and request it again at {:.0}", customer.id(), left_out.until)
+            Self::Defer(customer, deferred) => {
+                write!(f, "defer {}: request it again at {:.0}", customer.id(), deferred.until)
             }
             Self::ReadAgain(id, at) => write!(f, "request {id} again at {at:.0}"),
             Self::EndRecheck(id) => write!(f, "{id} was requested again"),
             Self::NoteLagExceeded => f.write_str("note that reads lag longer than is configured"),
             Self::NoteVerified { id, .. } => write!(f, "note that {id} exists"),
-            Self::NoteUnreadable { bad, reason, sight } => {
-                let (page, position) = sight.place.unzip();
+            Self::NoteUnreadable { bad, reason, occurrence } => {
+                let (page, position) = occurrence.place.unzip();
                 let id = bad.id.as_ref().map(ToString::to_string);
                 write!(f, "note that {} is unreadable: {reason}", phrase(id.as_deref(), page, position))
             }
@@ -116,14 +117,14 @@ impl fmt::Display for Write {
 pub struct WritePlan(pub Vec<Write>);
 
 impl WritePlan {
-    /// Returns the changes that the plan records, by kind.
+    /// Returns the number of recorded changes by kind.
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for write in &self.0 {
             match write {
-                Write::Record { kind: Kind::Created, .. } => tally.created += 1,
-                Write::Record { kind: Kind::Updated, .. } => tally.updated += 1,
-                Write::Record { kind: Kind::Restored, .. } => tally.restored += 1,
+                Write::Record { kind: ChangeKind::Created, .. } => tally.created += 1,
+                Write::Record { kind: ChangeKind::Updated, .. } => tally.updated += 1,
+                Write::Record { kind: ChangeKind::Restored, .. } => tally.restored += 1,
                 Write::Delete { .. } => tally.deleted += 1,
                 _ => {}
             }
@@ -155,9 +156,9 @@ mod tests {
             |id, kind| Write::Record { kind, customer: customer(id), before: None, row: 1, listed: None };
         let id = |id: &str| CustomerId::new(id).unwrap();
         let plan = WritePlan(vec![
-            record("a", Kind::Created),
+            record("a", ChangeKind::Created),
             Write::EndHold(id("b"), HoldEnd::Alive),
-            record("b", Kind::Updated),
+            record("b", ChangeKind::Updated),
             Write::Delete { id: id("c"), before: None },
             Write::Hold { rows: vec![4, 5], superseding: vec![5], reason: HoldReason::TooMany },
         ]);

@@ -1,32 +1,37 @@
-//! A check of missing customers as a state machine: a step out, an answer in.
+//! The check of missing customers: a state machine that yields steps and takes answers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::{AbsencePlan, CANARIES, Canaries, DeletePolicy, Findings, LookupAnswer, SAMPLE, Step, is_within};
+use super::{
+    AbsenceFindings, AbsencePlan, AbsenceStep, CANARIES, Canaries, DeletePolicy, LookupAnswer, SAMPLE,
+    is_within,
+};
 use crate::CustomerId;
 use crate::plan::lookups::LookupBudget;
 
-/// CANARY_DUE controls after how long a 404 gets its canary, so that both fall well within [`CANARY_WITHIN`](super::CANARY_WITHIN).
+/// CANARY_DUE controls how long after a 404 its canary is requested. Both then fall well within
+/// [`CANARY_WITHIN`](super::CANARY_WITHIN).
 const CANARY_DUE: Duration = Duration::from_secs(20);
 
-/// STALE_ROUNDS controls how often 404s may have grown too old when their canary answers.
+/// STALE_ROUNDS controls how many times a canary may answer too late for some 404s. After that,
+/// those deletions are held.
 pub(super) const STALE_ROUNDS: usize = 3;
 
-/// Where a check is.
+/// The phase of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A sample of too many suspects is requested.
+    /// A sample of the suspects is requested.
     Sample,
-    /// The sample has shown an imprecise list, which the caller notes.
+    /// The sample showed that the list is imprecise; the caller must note it.
     Imprecise,
-    /// Suspects are requested, and their 404s proven.
+    /// Suspects are requested, and canaries prove their 404s.
     Suspects,
-    /// Customers that are held already are requested.
+    /// Customers whose deletion is already held are requested.
     Held,
 }
 
-/// A sample of too many suspects.
+/// The sample, when suspects exceed the limit.
 #[derive(Clone, Debug, Default)]
 struct Sample {
     open: VecDeque<i64>,
@@ -34,8 +39,8 @@ struct Sample {
     gone: Vec<i64>,
 }
 
-/// Decides, answer by answer, what is proven about missing customers. A customer without a usable answer, or a canary that does not
-/// answer, delays no other customer.
+/// Decides, answer by answer, what is proven about missing customers. A customer without a usable
+/// answer, or a canary that does not answer, delays no other customer.
 #[derive(Clone, Debug)]
 pub struct AbsenceCheck {
     policy: DeletePolicy,
@@ -44,30 +49,32 @@ pub struct AbsenceCheck {
     next_canary: usize,
     phase: Phase,
     sample: Sample,
-    /// Suspects to request, in this order.
+    /// The suspects to request, in this order.
     queue: VecDeque<i64>,
-    /// Held customers to request, in this order.
+    /// The held customers to request, in this order.
     held: VecDeque<i64>,
-    /// How many deletions may be recorded.
+    /// The number of deletions that may be recorded.
     room: u64,
-    /// Suspects that are gone by their own answer, and when they were requested; each still needs a canary.
+    /// The suspects whose own answer says that they are gone, and when each was requested. Each
+    /// still needs a canary.
     gone: Vec<(i64, Duration)>,
     proven: Vec<i64>,
-    /// How many canaries may still be tried for what waits now.
+    /// The number of canaries that may still be tried for the deletions that need one now.
     canaries_left: usize,
-    /// Whether the last answer was unclear: a canary tells whether anything answers.
-    is_in_doubt: bool,
+    /// Whether the last answer was unclear. A canary then shows whether the API answers at all.
+    was_unclear: bool,
     any_exists: bool,
     stale_rounds: usize,
     unproven: Vec<i64>,
     excess: Vec<i64>,
-    findings: Findings,
+    findings: AbsenceFindings,
 }
 
 impl AbsenceCheck {
-    /// A check of a sweep's suspects, and then of customers that are held already; both lists are in a random order, so that a
-    /// sample is one. `verified` tells in which sweep a suspect that no list showed answered last: those that were verified longest
-    /// ago, or never, are requested first.
+    /// A check of a sweep's suspects, followed by the customers whose deletion is already held.
+    /// Both lists are in random order, so that their first entries are a random sample. `verified`
+    /// gives the sweep in which an unlisted suspect last answered. Suspects that were verified
+    /// longest ago, or never, are requested first.
     pub fn of_sweep(
         plan: AbsencePlan,
         mut suspects: Vec<i64>,
@@ -90,7 +97,7 @@ impl AbsenceCheck {
         check
     }
 
-    /// A check of deletions that an operator has approved.
+    /// A check of deletions that an operator approved.
     pub fn of_approved(approved: Vec<i64>, canaries: Canaries) -> Self {
         Self::new(approved, canaries, DeletePolicy::Record)
     }
@@ -109,16 +116,16 @@ impl AbsenceCheck {
             gone: Vec::new(),
             proven: Vec::new(),
             canaries_left: 0,
-            is_in_doubt: false,
+            was_unclear: false,
             any_exists: false,
             stale_rounds: 0,
             unproven: Vec::new(),
             excess: Vec::new(),
-            findings: Findings::default(),
+            findings: AbsenceFindings::default(),
         }
     }
 
-    /// Sets how many deletions may be recorded from here on; [`DeletePolicy::Hold`] allows none.
+    /// Sets how many deletions may be recorded from now on. [`DeletePolicy::Hold`] allows none.
     pub fn set_room(&mut self, room: u64) {
         self.room = self.policy.room(room);
         if self.phase == Phase::Imprecise {
@@ -126,7 +133,7 @@ impl AbsenceCheck {
         }
     }
 
-    /// How many customers are still to be requested, at most, as far as is known.
+    /// Returns the maximum number of customers to request yet, as far as it is known.
     pub fn left(&self) -> u64 {
         let left = match self.phase {
             Phase::Sample => self.sample.open.len(),
@@ -135,12 +142,12 @@ impl AbsenceCheck {
         left as u64
     }
 
-    /// The next step. `now` is a steady clock's time.
-    pub fn next_step(&mut self, now: Duration, budget: &LookupBudget) -> Step {
+    /// Returns the next step. `now` is the time by a steady clock.
+    pub fn next_step(&mut self, now: Duration, budget: &LookupBudget) -> AbsenceStep {
         loop {
             let step = match self.phase {
                 Phase::Sample => self.next_of_sample(budget),
-                Phase::Imprecise => Some(Step::NoteImprecise { suspects: self.suspects }),
+                Phase::Imprecise => Some(AbsenceStep::NoteImprecise { suspects: self.suspects }),
                 Phase::Suspects => self.next_of_suspects(now, budget),
                 Phase::Held => Some(self.next_of_held(budget)),
             };
@@ -150,40 +157,41 @@ impl AbsenceCheck {
         }
     }
 
-    fn next_of_sample(&mut self, budget: &LookupBudget) -> Option<Step> {
+    fn next_of_sample(&mut self, budget: &LookupBudget) -> Option<AbsenceStep> {
         if let Some(row) = self.sample.open.front().filter(|_| budget.may_request()) {
-            return Some(Step::Lookup(*row));
+            return Some(AbsenceStep::Lookup(*row));
         }
         let Sample { exist, gone, .. } = std::mem::take(&mut self.sample);
         self.queue.retain(|row| !exist.contains(row));
         self.phase = match (exist.is_empty(), gone.is_empty()) {
-            // One exists: the list leaves out customers that exist. Those that are probably gone come first.
+            // One exists, so the list is imprecise. Request the customers that are probably gone
+            // first.
             (false, _) => {
                 let rest: HashSet<i64> = gone.iter().copied().collect();
                 self.queue.retain(|row| !rest.contains(row));
                 gone.into_iter().rev().for_each(|row| self.queue.push_front(row));
                 Phase::Imprecise
             }
-            // Those that answered clearly are gone: perhaps all are.
+            // Every clear answer says gone, so all suspects may be gone.
             (true, false) => {
                 let held = std::mem::take(&mut self.queue).into();
                 self.findings.held.push((held, self.policy.reason_for_excess()));
                 Phase::Held
             }
             (true, true) => {
-                self.give_up();
+                self.leave_unverified();
                 Phase::Held
             }
         };
         None
     }
 
-    fn next_of_suspects(&mut self, now: Duration, budget: &LookupBudget) -> Option<Step> {
+    fn next_of_suspects(&mut self, now: Duration, budget: &LookupBudget) -> Option<AbsenceStep> {
         if !budget.may_request() {
-            self.give_up();
+            self.leave_unverified();
         }
         if !self.proven.is_empty() {
-            return Some(Step::Record { rows: std::mem::take(&mut self.proven), room: self.room });
+            return Some(AbsenceStep::Record { rows: std::mem::take(&mut self.proven), room: self.room });
         }
         if self.canaries_left > 0 {
             return self.next_canary();
@@ -193,46 +201,47 @@ impl AbsenceCheck {
             return None;
         }
         if let Some(row) = self.queue.front() {
-            return Some(Step::Lookup(*row));
+            return Some(AbsenceStep::Lookup(*row));
         }
         self.conclude_suspects();
         None
     }
 
-    fn next_of_held(&mut self, budget: &LookupBudget) -> Step {
+    fn next_of_held(&mut self, budget: &LookupBudget) -> AbsenceStep {
         match self.held.front() {
-            Some(row) if budget.may_request() => Step::Lookup(*row),
-            _ => Step::Finish,
+            Some(row) if budget.may_request() => AbsenceStep::Lookup(*row),
+            _ => AbsenceStep::Finish,
         }
     }
 
-    /// What is not requested stays unverified.
-    fn give_up(&mut self) {
+    /// Leaves the customers that were not requested unverified.
+    fn leave_unverified(&mut self) {
         self.findings.unverified += self.queue.drain(..).len() as u64;
     }
 
     fn needs_canary(&self, now: Duration) -> bool {
         let oldest = self.gone.first().map(|(_, requested_at)| now.saturating_sub(*requested_at));
         match oldest {
-            Some(age) => self.is_in_doubt || self.queue.is_empty() || age >= CANARY_DUE,
-            // Without one, nothing more is proven. An unclear answer is no reason to try again.
-            None => self.is_in_doubt && !self.findings.lacks_canary,
+            Some(age) => self.was_unclear || self.queue.is_empty() || age >= CANARY_DUE,
+            // Without a canary nothing more can be proven, so an unclear answer does not cause
+            // another try.
+            None => self.was_unclear && !self.findings.lacks_canary,
         }
     }
 
     fn begin_canaries(&mut self, now: Duration) {
         match &self.canaries {
             Canaries::NoneLeft => self.prove(now),
-            Canaries::Among(canaries) if canaries.is_empty() => self.lack_canary(),
+            Canaries::Among(canaries) if canaries.is_empty() => self.note_lack_of_canary(),
             Canaries::Among(canaries) => self.canaries_left = canaries.len().min(CANARIES),
         }
     }
 
-    fn next_canary(&mut self) -> Option<Step> {
+    fn next_canary(&mut self) -> Option<AbsenceStep> {
         let Canaries::Among(canaries) = &self.canaries else { return None };
         let canary = canaries.get(self.next_canary % canaries.len().max(1))?.clone();
         self.next_canary += 1;
-        Some(Step::Canary(canary))
+        Some(AbsenceStep::Canary(canary))
     }
 
     fn conclude_suspects(&mut self) {
@@ -247,12 +256,12 @@ impl AbsenceCheck {
         self.phase = Phase::Held;
     }
 
-    /// Takes the answer to the last [`Step::Lookup`], which was requested at `requested_at`.
+    /// Takes the answer to the last [`AbsenceStep::Lookup`], which was requested at `requested_at`.
     pub fn answered(&mut self, requested_at: Duration, answer: LookupAnswer) {
         match self.phase {
             Phase::Sample => self.sample_answered(answer),
             Phase::Suspects | Phase::Imprecise => self.suspect_answered(requested_at, answer),
-            // A customer that exists leaves its hold when it is recorded.
+            // Recording the customer's answer ends its hold.
             Phase::Held => drop(self.held.pop_front()),
         }
     }
@@ -276,23 +285,24 @@ impl AbsenceCheck {
             LookupAnswer::Gone => self.gone.push((row, requested_at)),
             LookupAnswer::Unclear => {
                 self.findings.unverified += 1;
-                self.is_in_doubt = true;
+                self.was_unclear = true;
             }
         }
     }
 
-    /// Takes the answer to the last [`Step::Canary`]: when it answered, by the steady clock; `None` where it did not.
+    /// Takes the answer to the last [`AbsenceStep::Canary`]: the time of the answer by the steady
+    /// clock, or `None` without an answer.
     pub fn canary_answered(&mut self, answered_at: Option<Duration>) {
         self.canaries_left = self.canaries_left.saturating_sub(1);
         match answered_at {
             Some(at) => self.prove(at),
-            None if self.canaries_left == 0 => self.lack_canary(),
+            None if self.canaries_left == 0 => self.note_lack_of_canary(),
             None => {}
         }
     }
 
     fn prove(&mut self, answered_at: Duration) {
-        (self.canaries_left, self.is_in_doubt) = (0, false);
+        (self.canaries_left, self.was_unclear) = (0, false);
         let (proven, stale): (Vec<_>, Vec<_>) =
             self.gone.drain(..).partition(|(_, requested_at)| is_within(*requested_at, answered_at));
         self.proven.extend(proven.into_iter().map(|(row, _)| row));
@@ -308,24 +318,26 @@ impl AbsenceCheck {
         }
     }
 
-    fn lack_canary(&mut self) {
-        self.is_in_doubt = false;
+    fn note_lack_of_canary(&mut self) {
+        self.was_unclear = false;
         self.findings.lacks_canary = true;
         self.unproven.extend(self.gone.drain(..).map(|(row, _)| row));
-        // Where some customers exist, the others are verified all the same. Where none does, nothing answers.
+        // If another suspect exists, the API answers, so the rest is still verified. If none
+        // exists, the API may be down.
         if !self.any_exists {
-            self.give_up();
+            self.leave_unverified();
         }
     }
 
-    /// Takes what became of the last [`Step::Record`]: how many were recorded, and the rows for which there was no room.
+    /// Takes the result of the last [`AbsenceStep::Record`]: the number of recorded deletions, and
+    /// the rows that exceeded `room`.
     pub fn recorded(&mut self, deleted: u64, excess: Vec<i64>) {
         self.room = self.room.saturating_sub(deleted);
         self.excess.extend(excess);
     }
 
-    /// What the check found.
-    pub fn into_findings(self) -> Findings {
+    /// Returns the result of the check.
+    pub fn into_findings(self) -> AbsenceFindings {
         self.findings
     }
 }

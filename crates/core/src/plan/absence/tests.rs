@@ -1,4 +1,4 @@
-//! A check is driven by answers that a table gives; no I/O.
+//! Checks that a table of answers drives, without I/O.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The other side: how customers answer, and how long each answer takes.
+/// A simulated API: how customers answer, and how long each answer takes.
 struct Api<'a> {
     answers: &'a dyn Fn(i64) -> LookupAnswer,
     canaries: &'a dyn Fn(&CustomerId) -> bool,
@@ -43,12 +43,12 @@ impl<'a> Api<'a> {
         }
     }
 
-    fn drive(&mut self, mut check: AbsenceCheck) -> Findings {
+    fn drive(&mut self, mut check: AbsenceCheck) -> AbsenceFindings {
         loop {
             let step = check.next_step(self.now, &self.budget);
             self.steps.push(step.to_string());
             match step {
-                Step::Lookup(row) => {
+                AbsenceStep::Lookup(row) => {
                     let requested_at = self.now;
                     self.now += self.takes;
                     self.requested.push(row);
@@ -56,22 +56,22 @@ impl<'a> Api<'a> {
                     self.budget.spend(answer != LookupAnswer::Unclear);
                     check.answered(requested_at, answer);
                 }
-                Step::Canary(canary) => {
+                AbsenceStep::Canary(canary) => {
                     self.now += self.takes;
                     self.budget.spend(true);
                     check.canary_answered((self.canaries)(&canary).then_some(self.now));
                     self.canaries_requested.push(canary.as_str().to_owned());
                 }
-                Step::Record { mut rows, room } => {
+                AbsenceStep::Record { mut rows, room } => {
                     let excess = rows.split_off(rows.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
                     check.recorded(rows.len() as u64, excess);
                     self.recorded.extend(rows);
                 }
-                Step::NoteImprecise { suspects } => {
+                AbsenceStep::NoteImprecise { suspects } => {
                     assert_eq!(suspects, 30);
                     check.set_room(7);
                 }
-                Step::Finish => return check.into_findings(),
+                AbsenceStep::Finish => return check.into_findings(),
             }
         }
     }
@@ -122,7 +122,7 @@ fn gone_suspects_are_recorded_after_one_canary_and_those_that_exist_are_not() {
     let answers = |row| if row == 2 { LookupAnswer::Exists } else { LookupAnswer::Gone };
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
-    assert_eq!((api.recorded.as_slice(), findings), ([1, 3].as_slice(), Findings::default()));
+    assert_eq!((api.recorded.as_slice(), findings), ([1, 3].as_slice(), AbsenceFindings::default()));
     assert_eq!(api.canaries_requested, ["a"]);
     assert_eq!(
         api.steps[3..],
@@ -145,11 +145,14 @@ fn third_canary_is_the_last_and_without_one_the_deletion_is_held() {
         let findings = api.drive(sweep(1..=1, 10, policy));
         assert_eq!(api.canaries_requested, ["a", "b", "c"]);
         assert_eq!(api.recorded, [0; 0]);
-        assert_eq!(findings, Findings { held: vec![(vec![1], reason)], unverified: 0, lacks_canary: true });
+        assert_eq!(
+            findings,
+            AbsenceFindings { held: vec![(vec![1], reason)], unverified: 0, lacks_canary: true }
+        );
     }
     let mut api = Api::new(&gone);
     api.canaries = &|canary| canary.as_str() == "c";
-    assert_eq!(api.drive(sweep(1..=1, 10, DeletePolicy::Record)), Findings::default());
+    assert_eq!(api.drive(sweep(1..=1, 10, DeletePolicy::Record)), AbsenceFindings::default());
     assert_eq!(api.recorded, [1]);
 }
 
@@ -165,14 +168,18 @@ fn list_that_showed_no_customer_leaves_no_canary_and_records_nothing() {
 }
 
 #[test]
-fn unclear_answer_asks_a_canary_at_once_and_leaves_its_customer_unverified() {
+fn unclear_answer_requests_a_canary_at_once_and_leaves_its_customer_unverified() {
     let answers = |row| if row == 1 { LookupAnswer::Unclear } else { LookupAnswer::Gone };
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
     assert_eq!((api.recorded.as_slice(), findings.unverified), ([2, 3].as_slice(), 1));
-    assert_eq!(api.canaries_requested, ["a", "b"], "does anything answer? and then for the two");
+    assert_eq!(
+        api.canaries_requested,
+        ["a", "b"],
+        "one canary after the unclear answer, one for the two deletions"
+    );
 
-    // Nothing answers: the rest is not requested.
+    // If nothing answers, the rest is not requested.
     let mut api = Api::new(&answers);
     api.canaries = &|_| false;
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
@@ -180,7 +187,7 @@ fn unclear_answer_asks_a_canary_at_once_and_leaves_its_customer_unverified() {
 }
 
 #[test]
-fn where_a_customer_exists_the_others_are_verified_though_no_canary_answers() {
+fn suspects_are_verified_without_a_canary_if_one_of_them_exists() {
     let answers = |row| match row {
         1 => LookupAnswer::Exists,
         2 => LookupAnswer::Unclear,
@@ -192,14 +199,19 @@ fn where_a_customer_exists_the_others_are_verified_though_no_canary_answers() {
     let findings = api.drive(sweep(1..=4, 10, DeletePolicy::Record));
     assert_eq!(api.requested, [1, 2, 3, 4]);
     assert_eq!(findings.held, [(vec![3], HoldReason::Unproven)]);
-    assert_eq!((findings.unverified, api.canaries_requested.len()), (1, 3), "not asked again for row 3");
+    assert_eq!(
+        (findings.unverified, api.canaries_requested.len()),
+        (1, 3),
+        "no canary is requested again for row 3"
+    );
 }
 
 #[test]
 fn canary_proves_only_what_was_requested_within_a_minute() {
     assert!(is_within(seconds(1), seconds(61)) && !is_within(seconds(0), seconds(61)));
     let gone = |_| LookupAnswer::Gone;
-    // Each request takes longer than the minute: the 404 is requested again, and held after three rounds.
+    // Each request takes longer than a minute, so the 404 is requested again, and held after three
+    // rounds.
     let mut api = Api { takes: seconds(61), ..Api::new(&gone) };
     let findings = api.drive(sweep(1..=1, 10, DeletePolicy::Record));
     assert_eq!((api.requested.len(), api.recorded.len()), (STALE_ROUNDS, 0));
@@ -233,19 +245,19 @@ fn sample_without_a_clear_answer_decides_nothing() {
     let unclear = |_| LookupAnswer::Unclear;
     let mut api = Api::new(&unclear);
     let findings = api.drive(sweep(1..=30, 10, DeletePolicy::Record));
-    assert_eq!(findings, Findings { unverified: 30, ..Findings::default() });
+    assert_eq!(findings, AbsenceFindings { unverified: 30, ..AbsenceFindings::default() });
 }
 
 #[test]
-fn one_of_the_sample_that_exists_shows_an_imprecise_list_and_gone_ones_come_first() {
+fn existing_customer_in_the_sample_shows_an_imprecise_list_and_gone_ones_are_first() {
     let answers = |row| if row > 20 || row == 5 { LookupAnswer::Exists } else { LookupAnswer::Gone };
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=30, 10, DeletePolicy::Record));
     assert_eq!(api.steps[20], "note that the list leaves out customers that exist");
     let gone: Vec<i64> = (1..=20).filter(|row| *row != 5).collect();
-    assert_eq!(api.requested[20..39], gone, "gone ones first, and row 5 not again");
+    assert_eq!(api.requested[20..39], gone, "gone ones are first, and row 5 is not requested again");
     assert_eq!(api.requested[39..], (21..=30).collect::<Vec<_>>());
-    assert_eq!(api.recorded, gone[..7], "as far as the day's room goes");
+    assert_eq!(api.recorded, gone[..7], "as many as the day's limit allows");
     assert_eq!(findings.held, [(gone[7..].to_vec(), HoldReason::TooMany)]);
 }
 
@@ -271,7 +283,7 @@ fn after_a_restore_no_deletion_is_recorded_whatever_the_room() {
 }
 
 #[test]
-fn customers_beyond_the_budget_stay_unverified_and_found_ones_are_proven() {
+fn customers_beyond_the_budget_are_unverified_and_gone_ones_are_proven() {
     let gone = |_| LookupAnswer::Gone;
     let mut api = Api::new(&gone);
     api.budget.limit(0);
@@ -292,7 +304,7 @@ fn longest_unverified_suspects_are_requested_first() {
 }
 
 #[test]
-fn customer_that_is_not_live_any_more_is_neither_held_nor_unverified() {
+fn customer_that_is_no_longer_live_is_neither_held_nor_unverified() {
     let answers = |row| if row == 1 { LookupAnswer::NotLive } else { LookupAnswer::Gone };
     for suspects in [1..=2, 1..=30] {
         let mut api = Api::new(&answers);
@@ -303,7 +315,7 @@ fn customer_that_is_not_live_any_more_is_neither_held_nor_unverified() {
 }
 
 #[test]
-fn held_customers_are_requested_last_with_what_is_left_of_the_budget() {
+fn held_customers_are_requested_last_with_the_rest_of_the_budget() {
     let gone = |_| LookupAnswer::Gone;
     let check = || {
         let plan = AbsencePlan::new(1, 0, 10);
@@ -313,7 +325,7 @@ fn held_customers_are_requested_last_with_what_is_left_of_the_budget() {
     let mut api = Api::new(&gone);
     let findings = api.drive(check());
     assert_eq!((api.requested.as_slice(), api.recorded.as_slice()), ([1, 8, 9].as_slice(), [1].as_slice()));
-    assert_eq!(findings, Findings::default(), "a held customer that is gone stays held");
+    assert_eq!(findings, AbsenceFindings::default(), "a held customer that is gone stays held");
 
     let mut api = Api::new(&gone);
     api.budget.limit(0);
@@ -323,11 +335,11 @@ fn held_customers_are_requested_last_with_what_is_left_of_the_budget() {
 }
 
 #[test]
-fn approved_deletions_need_no_canary_where_no_customer_is_left() {
+fn approved_deletions_need_no_canary_if_no_customer_is_left() {
     let gone = |_| LookupAnswer::Gone;
     let mut api = Api::new(&gone);
     let findings = api.drive(AbsenceCheck::of_approved(vec![1, 2], Canaries::NoneLeft));
-    assert_eq!((api.recorded.as_slice(), findings), ([1, 2].as_slice(), Findings::default()));
+    assert_eq!((api.recorded.as_slice(), findings), ([1, 2].as_slice(), AbsenceFindings::default()));
     assert_eq!(api.canaries_requested.len(), 0);
 
     let mut api = Api::new(&gone);

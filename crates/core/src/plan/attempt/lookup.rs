@@ -1,120 +1,131 @@
-//! A create whose outcome is unknown: whether it is sent again, found, sent under a new key, or
-//! parked.
+//! Decides about a create whose outcome is unknown: send it again, find its customer, use a new
+//! key, or park.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{AttemptFacts, Step, found, later, park};
-use crate::intent::Body;
-use crate::intent::lifecycle::Outcome;
-use crate::plan::create_window::{Window, WindowError, WindowQuery};
-use crate::plan::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
+use super::{AttemptFacts, AttemptStep, found, park, retry};
+use crate::intent::IntentBody;
+use crate::intent::lifecycle::OutcomeStatus;
+use crate::plan::create_window::{CreateWindow, WindowError, WindowQuery};
+use crate::plan::creates::{
+    self, CandidateState, Candidates, CreateConclusion, CreateEvidence, CreateMatcher, MatchMode,
+};
 use crate::plan::key_age::{KeyTrust, key_trust};
-use crate::plan::outcome::{Later, attempt_wait};
-use crate::remote::Shown;
+use crate::plan::outcome::{RetryPlan, attempt_wait};
+use crate::remote::CustomerAnswer;
 use crate::{Customer, CustomerId, time};
 
 /// MOST_NAMED limits the candidates that are named to the operator.
 const MOST_NAMED: usize = 100;
 
-/// LONGEST_WAIT_AT controls the wait after a moving list: it stays at about a minute from so many
-/// attempts on, because a list that moves does not become steadier with time …
+/// LONGEST_WAIT_AT controls from which attempt on the wait after a moving list stays at about a
+/// minute. A moving list does not become steadier with a longer wait.
 const LONGEST_WAIT_AT: u32 = 7;
 
-/// … but it is so many times as long as the reading took: a long window must leave requests for
-/// everything else …
+/// REST controls the wait as a multiple of the time that reading the list took. A long window must
+/// leave requests for other work.
 const REST: u32 = 4;
 
-/// … and no longer than this: a wait of a day or more counts as planned by a wrong clock.
+/// LONGEST_REST limits that wait: a wait of a day or more counts as planned by a wrong clock.
 const LONGEST_REST: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The search for the customer of a create.
+/// A search for the customer of a create.
 #[derive(Clone, Debug)]
 pub struct CreateLookup {
-    /// What was looked for.
+    /// The search criteria.
     pub query: WindowQuery,
-    /// How long it took.
+    /// The duration of the search.
     pub took: Duration,
-    /// What was found.
+    /// The result, or why there is none.
     pub result: Result<LookupResult, WindowError>,
 }
 
-/// What a search for the customer of a create found.
+/// The result of a search for the customer of a create.
 #[derive(Clone, Debug)]
 pub struct LookupResult {
-    /// The customers created since the first attempt, by the list.
-    pub window: Window,
-    /// The customers that could be the create's, by the window and the log, without those that
-    /// another intent created.
+    /// The customers created since the first attempt, as the list shows them.
+    pub window: CreateWindow,
+    /// The customers that the create may have made, from the window and the log. Customers that
+    /// another intent created are excluded.
     pub candidates: Vec<CustomerId>,
     /// Whether another open create has the same content.
     pub has_twin: bool,
 }
 
-/// Returns the next step for a create whose outcome is unknown; `None`: send it under its key.
-pub(super) fn next(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+/// Returns the next step for a create whose outcome is unknown; `None` if it may be sent under its
+/// key.
+pub(super) fn next(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     if facts.has_new_key {
         return None;
     }
-    let Some(CreateLookup { query, took, result }) = &facts.lookup else { return begin(facts, body) };
+    let Some(CreateLookup { query, took, result }) = &facts.lookup else { return start(facts, body) };
     match result {
         Ok(result) => decide(facts, body, query, result),
-        Err(WindowError::Remote(error)) => Some(later(facts.after_error(error, Outcome::Known))),
+        Err(WindowError::Remote(error)) => Some(retry(facts.after_error(error, OutcomeStatus::Known))),
         Err(WindowError::Moving(_)) if query.trust == KeyTrust::Full => None,
         Err(WindowError::Moving(why)) => Some(after_moving_list(facts, why, *took)),
     }
 }
 
-fn begin(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+fn start(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let open = &facts.open;
     let trust = key_trust(open, &facts.now, facts.server_time)?;
     let Some(from) = open.window_from() else {
         return Some(park(
-            "when it was first sent, by KOMOJU's clock, is not known: look for the customer, then cancel this intent, or retry it \
+            "the time of its first attempt by KOMOJU's clock is not known: look for the customer, then cancel this intent, or retry it \
              with its body (--body @FILE)",
             None,
         ));
     };
     // Proof of absence must be newer than the last attempt.
     if trust != KeyTrust::Full && facts.may_be_before_last_attempt(facts.now.wall) {
-        let why = "whether this create took effect is looked for once no read can be older than the attempt";
+        let why = "whether this create took effect is checked once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
-    let fit = if trust == KeyTrust::Expired { Fit::Any } else { Fit::All };
-    let wanted = Wanted { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
-    Some(Step::LookForCustomer(WindowQuery { from, wanted, trust }))
+    let mode = if trust == KeyTrust::Expired { MatchMode::Any } else { MatchMode::All };
+    let wanted =
+        CreateMatcher { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), mode };
+    Some(AttemptStep::LookForCustomer(WindowQuery { from, wanted, trust }))
 }
 
-fn after_moving_list(facts: &AttemptFacts, why: &str, took: Duration) -> Step {
+fn after_moving_list(facts: &AttemptFacts, why: &str, took: Duration) -> AttemptStep {
     let wait = attempt_wait(facts.open.life.attempts.min(LONGEST_WAIT_AT), facts.jitter);
     let wait = wait.max(took.saturating_mul(REST).min(LONGEST_REST));
-    later(Later::at(facts.now.wall.checked_add(wait).ok(), Outcome::Unknown, why))
+    retry(RetryPlan::at(facts.now.wall.checked_add(wait).ok(), OutcomeStatus::Unknown, why))
 }
 
-fn decide(facts: &AttemptFacts, body: &Body, query: &WindowQuery, result: &LookupResult) -> Option<Step> {
+fn decide(
+    facts: &AttemptFacts,
+    body: &IntentBody,
+    query: &WindowQuery,
+    result: &LookupResult,
+) -> Option<AttemptStep> {
     let candidates = match result.candidates.as_slice() {
         [] => Candidates::None,
-        [one] => match place(facts, query, &result.window, one) {
-            Ok(place) => Candidates::One(one.clone(), place),
-            Err(Step::Finish(_)) if query.trust == KeyTrust::Full => return None,
+        [one] => match candidate_state(facts, query, &result.window, one) {
+            Ok(state) => Candidates::One(one.clone(), state),
+            Err(AttemptStep::Finish(_)) if query.trust == KeyTrust::Full => return None,
             Err(step) => return Some(step),
         },
         several => Candidates::Several(several.len()),
     };
     let (coverage, has_twin) = (result.window.coverage(), result.has_twin);
-    let evidence = Evidence { wanted: &query.wanted, candidates: &candidates, coverage, has_twin };
-    match (creates::find(evidence), query.trust) {
-        (Finding::Made(customer), trust) => created(facts, body, trust, customer),
-        (Finding::Absent, KeyTrust::Expired) => Some(Step::FreezeNewKey),
-        // The same request may be sent again: nothing of it is there, or its key is trusted
+    let evidence = CreateEvidence { wanted: &query.wanted, candidates: &candidates, coverage, has_twin };
+    match (creates::conclude(evidence), query.trust) {
+        (CreateConclusion::Made(customer), trust) => created(facts, body, trust, customer),
+        (CreateConclusion::Absent, KeyTrust::Expired) => Some(AttemptStep::FreezeNewKey),
+        // The same request may be sent again: its customer is absent, or its key is trusted
         // whatever the list shows.
-        (Finding::Absent, _) | (Finding::Unclear(_), KeyTrust::Full) => None,
+        (CreateConclusion::Absent, _) | (CreateConclusion::Unclear(_), KeyTrust::Full) => None,
         // Under its key it is the same create, unless the API failed and may have forgotten the
         // key.
-        (Finding::Unproven, KeyTrust::Full | KeyTrust::Doubtful) if !facts.open.met_server_error => None,
-        (Finding::Unclear(why), _) => Some(park_unclear(query, result, &why)),
-        (Finding::Unproven, _) => {
+        (CreateConclusion::Unproven, KeyTrust::Full | KeyTrust::Doubtful) if !facts.open.met_server_error => {
+            None
+        }
+        (CreateConclusion::Unclear(why), _) => Some(park_unclear(query, result, &why)),
+        (CreateConclusion::Unproven, _) => {
             let size = result.window.size();
             let why = format!("the list of new customers proves no absence ({size})");
             Some(park_unclear(query, result, &why))
@@ -122,32 +133,45 @@ fn decide(facts: &AttemptFacts, body: &Body, query: &WindowQuery, result: &Looku
     }
 }
 
-/// Where the only candidate is. A candidate that the window does not show is requested by its id.
-fn place(facts: &AttemptFacts, query: &WindowQuery, window: &Window, id: &CustomerId) -> Result<Place, Step> {
+/// Returns the state of the only candidate. A candidate that is not in the window is requested by
+/// its id.
+fn candidate_state(
+    facts: &AttemptFacts,
+    query: &WindowQuery,
+    window: &CreateWindow,
+    id: &CustomerId,
+) -> Result<CandidateState, AttemptStep> {
     if let Some(listed) = window.candidates.iter().find(|customer| customer.id() == id) {
-        return Ok(Place::Listed(listed.clone()));
+        return Ok(CandidateState::Listed(listed.clone()));
     }
-    if !id.can_be_asked() {
-        return Ok(Place::Gone);
+    if !id.can_be_requested() {
+        return Ok(CandidateState::Gone);
     }
     match super::shown(facts, id) {
         Ok((_, customer)) => {
             let created = customer.created_at().and_then(time::read);
             let is_earlier = created.is_some_and(|created| created < query.from);
-            let place = if is_earlier { Place::Earlier } else { Place::Listed };
-            Ok(place(customer.clone()))
+            let state = if is_earlier { CandidateState::Earlier } else { CandidateState::Listed };
+            Ok(state(customer.clone()))
         }
-        Err(None) => Ok(Place::Gone),
+        Err(None) => Ok(CandidateState::Gone),
         Err(Some(step)) => Err(step),
     }
 }
 
-/// The create made this customer. It is requested once more, because the list may hide its payment
-/// source.
-fn created(facts: &AttemptFacts, body: &Body, trust: KeyTrust, listed: &Customer) -> Option<Step> {
+/// Handles a create whose customer was found. The customer is requested once more, because the list
+/// may hide its payment source.
+fn created(
+    facts: &AttemptFacts,
+    body: &IntentBody,
+    trust: KeyTrust,
+    listed: &Customer,
+) -> Option<AttemptStep> {
     let customer = match facts.reading_of(listed.id()).map(|reading| &reading.result) {
-        None if listed.id().can_be_asked() => return Some(Step::ReadCustomer(listed.id().clone())),
-        Some(Ok(Shown::Found(customer))) => customer,
+        None if listed.id().can_be_requested() => {
+            return Some(AttemptStep::ReadCustomer(listed.id().clone()));
+        }
+        Some(Ok(CustomerAnswer::Found(customer))) => customer,
         _ => listed,
     };
     // A create with a token makes a customer with a source, so another program created this one.
@@ -155,11 +179,11 @@ fn created(facts: &AttemptFacts, body: &Body, trust: KeyTrust, listed: &Customer
     (!is_by_another).then(|| found(customer.clone()))
 }
 
-fn park_unclear(query: &WindowQuery, result: &LookupResult, why: &str) -> Step {
+fn park_unclear(query: &WindowQuery, result: &LookupResult, why: &str) -> AttemptStep {
     let named: Vec<&str> = result.candidates.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
     park(
         format!(
-            "whether this create took effect is not known, its key may have been forgotten, and {why}: look for the customer, then \
+            "it is not known whether this create took effect, KOMOJU may have forgotten its key, and {why}: look for the customer, then \
              cancel this intent, or retry it with its body (--body @FILE)"
         ),
         Some(json!({"window_from": time::written(query.from), "unclaimed": named})),

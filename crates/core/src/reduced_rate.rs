@@ -1,4 +1,5 @@
-//! The rate that the API has been found to accept, where it is below the configured one: what is kept across restarts and shown.
+//! The request rate that the API accepted, if it is below the configured one. It is kept across
+//! restarts and shown in the status.
 
 use std::fmt;
 
@@ -7,33 +8,34 @@ use serde::{Deserialize, Serialize};
 
 use super::time;
 
-/// FORGET_AFTER controls how long after the last refusal the rate is forgotten. A limit that still holds is found again with a few
-/// refusals; one that was lifted should not slow anything for longer.
+/// FORGET_AFTER controls how long after the last refusal the rate is forgotten. A limit that still
+/// holds is found again after a few refusals. A limit that was lifted should not slow requests for
+/// longer.
 pub const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
-/// How the requests are slowed down.
+/// The reduced rate, and the refusals that caused it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Slowed {
-    /// How many requests a second are sent.
+pub struct ReducedRate {
+    /// The current rate in requests per second.
     pub requests_per_second: f64,
-    /// At which rate the first refusal of the last row came.
+    /// The rate at the first refusal of the last series of refusals.
     pub refused_at: f64,
-    /// How many refusals came in a row, without an answer between.
+    /// The number of refusals in that series, without an answer between them.
     pub in_a_row: u32,
-    /// When it began.
+    /// When the reduction began.
     #[serde(with = "moment")]
     pub since: Timestamp,
-    /// When the last refusal came.
+    /// When the last refusal arrived.
     #[serde(with = "moment")]
     pub last_refusal: Timestamp,
-    /// How many of the last answers were refusals …
+    /// How many of the last `answers` answers were refusals.
     pub refused: u32,
-    /// … and how many these were, 20 at most.
+    /// How many answers `refused` refers to; at most 20.
     pub answers: u32,
 }
 
-/// Moments as they are written everywhere.
+/// Serializes times in the format of [`time`](crate::time).
 mod moment {
     use jiff::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer, de};
@@ -50,13 +52,14 @@ mod moment {
     }
 }
 
-impl Slowed {
-    /// The form in which it is stored.
+impl ReducedRate {
+    /// Returns the stored form.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads the stored form. A text of another form, a rate that is no rate and one that is to be forgotten are `None`.
+    /// Parses the stored form. Returns `None` for another form, an invalid rate, or a rate that is
+    /// to be forgotten.
     pub fn from_text(text: &str, now: Timestamp) -> Option<Self> {
         let slowed: Self = serde_json::from_str(text).ok()?;
         let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
@@ -64,14 +67,14 @@ impl Slowed {
         (holds && slowed.age(now) < FORGET_AFTER).then_some(slowed)
     }
 
-    /// How long ago the last refusal was. One in the future was dated by a clock that has been set back since: it counts as
-    /// just now.
+    /// Returns the time since the last refusal. A refusal in the future was dated by a clock that
+    /// was set back since; its age is zero.
     pub fn age(&self, now: Timestamp) -> SignedDuration {
         now.duration_since(self.last_refusal).max(SignedDuration::ZERO)
     }
 }
 
-impl fmt::Display for Slowed {
+impl fmt::Display for ReducedRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requests_per_second, refused, answers, .. } = self;
         let verb = if *refused == 1 { "was" } else { "were" };
@@ -87,8 +90,8 @@ impl fmt::Display for Slowed {
 mod tests {
     use super::*;
 
-    fn slowed() -> Slowed {
-        Slowed {
+    fn slowed() -> ReducedRate {
+        ReducedRate {
             requests_per_second: 1.9375,
             refused_at: 2.05,
             in_a_row: 1,
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_form_reads_back_until_it_is_forgotten() {
+    fn stored_form_is_parsed_until_it_is_forgotten() {
         let now = |text: &str| -> Timestamp { text.parse().unwrap() };
         let text = slowed().to_text();
         for (at, holds) in [
@@ -109,7 +112,7 @@ mod tests {
             ("2026-01-31T18:00:00Z", false),
             ("2025-01-31T17:00:00Z", true),
         ] {
-            assert_eq!(Slowed::from_text(&text, now(at)), Some(slowed()).filter(|_| holds), "{at}");
+            assert_eq!(ReducedRate::from_text(&text, now(at)), Some(slowed()).filter(|_| holds), "{at}");
         }
         let now = now("2026-01-31T17:00:00Z");
         for other in [
@@ -120,17 +123,17 @@ mod tests {
             &text.replace("1.9375", "-1"),
             &text.replace("2.05", "1e999"),
         ] {
-            assert_eq!(Slowed::from_text(other, now), None, "{other}");
+            assert_eq!(ReducedRate::from_text(other, now), None, "{other}");
         }
     }
 
     #[test]
-    fn sentence_names_rate_since_when_and_the_share_of_refusals() {
+    fn sentence_has_rate_begin_and_share_of_refusals() {
         assert_eq!(
             slowed().to_string(),
             "slowed to 1.94 requests/s since 2026-01-31T16:40:00.000Z: 3 of the last 20 were refused"
         );
-        let one = Slowed { refused: 1, answers: 7, ..slowed() };
+        let one = ReducedRate { refused: 1, answers: 7, ..slowed() };
         assert!(one.to_string().ends_with(": 1 of the last 7 was refused"));
     }
 }

@@ -1,12 +1,12 @@
-//! Numbers and lengths of time, for people.
+//! Formats numbers and durations for people.
 
-/// `1 customer`, `1,234 customers`.
+/// Formats a count and its noun: `1 customer`, `1,234 customers`.
 pub fn count(n: impl TryInto<u64>, one: &str) -> String {
     let n = n.try_into().unwrap_or(0);
     format!("{} {one}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
-/// `1,234,567`.
+/// Formats a number with digit groups: `1,234,567`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -19,7 +19,7 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
-/// `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
+/// Formats a duration: `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
 pub fn duration(seconds: i64) -> String {
     match seconds.max(0) {
         s @ 0..=119 => format!("{s} s"),
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped_and_words_counted() {
+    fn numbers_are_grouped_and_nouns_get_a_plural() {
         assert_eq!(
             ["0", "999", "1,000", "1,234,567"],
             [0, 999, 1000, 1_234_567].map(grouped).each_ref().map(|t| &t[..])
@@ -43,8 +43,8 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_are_told_as_people_do() {
-        let told = [0, 119, 120, 7200, 172_800, -5].map(duration);
-        assert_eq!(told, ["0 s", "119 s", "2 min", "2 h 0 min", "2 d 0 h", "0 s"]);
+    fn durations_have_two_units_at_most() {
+        let text = [0, 119, 120, 7200, 172_800, -5].map(duration);
+        assert_eq!(text, ["0 s", "119 s", "2 min", "2 h 0 min", "2 d 0 h", "0 s"]);
     }
 }
