@@ -138,7 +138,7 @@ fn failed_sync_promises_no_retry_without_a_daemon() {
     let failed_passes = "SELECT count(*) FROM passes WHERE outcome = 'failed'";
     assert!((0..20_000).any(|_| harness.one(failed_passes) == "2"), "the daemon does not ask");
     let stdout = harness.expect(4, &["status"]).stdout;
-    assert!(stdout.contains("the daemon asks again every 15 minutes"), "{stdout}");
+    assert!(stdout.contains("the daemon retries every 15 minutes"), "{stdout}");
     stop(daemon);
 
     harness.use_key(KEY);

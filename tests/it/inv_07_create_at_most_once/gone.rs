@@ -5,9 +5,9 @@ use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-const BY_TAG: &str = "carries its id in intent, is gone already";
+const BY_TAG: &str = "carries its id in intent, no longer exists";
 
-const BY_CONTENT: &str = "a customer that could be it, is gone already";
+const BY_CONTENT: &str = "a customer that could be it, no longer exists";
 
 /// Loses the answer of a create, deletes its customer, and asserts that the create parks for the
 /// expected reason.

@@ -197,7 +197,7 @@ async fn interrupted_create_at_a_server_without_date_is_not_made_twice() {
         );
         if expected.0 == "parked" {
             let reason = harness.of("c", "reason");
-            assert!(reason.contains("by KOMOJU's clock, is not known: look for the customer"), "{reason}");
+            assert!(reason.contains("by KOMOJU's clock is not known: look for the customer"), "{reason}");
         }
     }
 }

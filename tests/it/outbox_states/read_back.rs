@@ -22,7 +22,10 @@ async fn repeated_delete_that_finds_no_customer_states_both_explanations() {
     harness.drain().await;
     assert_eq!(harness.state("d"), "done");
     let reason = harness.of("d", "reason");
-    assert!(reason.contains("an attempt whose answer was lost deleted it, or somebody else did"), "{reason}");
+    assert!(
+        reason.contains("an attempt whose answer was lost deleted it, or another program did"),
+        "{reason}"
+    );
     harness.assert_true();
 }
 
@@ -54,7 +57,7 @@ async fn update_with_a_token_is_read_back_before_it_is_repeated() {
     harness.drain().await;
     assert_eq!((harness.state("u"), harness.sandbox.world().updates()), ("parked".to_owned(), 1));
     assert!(
-        harness.of("u", "reason").contains("payment token can be used once"),
+        harness.of("u", "reason").contains("payment token can be used only once"),
         "{}",
         harness.of("u", "reason")
     );
