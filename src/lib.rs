@@ -28,7 +28,7 @@
 //! - The fold of the change log equals the mirror after every commit ([`store::log::changes::Recorder`]).
 //! - A pass reads, plans, applies and reports; no request is made while a transaction is open ([`tasks::pull`]).
 //! - A delete needs evidence: the customer's own "gone", and within a minute a customer that still answers ([`plan::absence`]).
-//! - A null source takes nothing away by itself ([`plan::sighting`]).
+//! - A null source takes nothing away by itself ([`plan::comparison`]).
 //! - The database belongs to one account ([`plan::account`]).
 //! - An intent is claimed, with what its attempts must repeat, before a byte is sent; a create whose outcome is unknown is found at
 //!   the remote or parked, never guessed ([`tasks::push`], [`plan::attempt`], [`plan::creates`]).
@@ -48,7 +48,7 @@
 //!
 //! [`plan`]: komoju_core::plan
 //! [`plan::absence`]: komoju_core::plan::absence
-//! [`plan::sighting`]: komoju_core::plan::sighting
+//! [`plan::comparison`]: komoju_core::plan::comparison
 //! [`plan::account`]: komoju_core::plan::account
 //! [`plan::attempt`]: komoju_core::plan::attempt
 //! [`plan::creates`]: komoju_core::plan::creates

@@ -16,8 +16,8 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use komoju_core::intent::lifecycle::State;
-use komoju_core::{Origin, Outcome, PassKind, Tally};
+use komoju_core::intent::lifecycle::IntentState;
+use komoju_core::{Origin, PassKind, PassOutcome, Tally};
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,10 +115,11 @@ const ALERT_ENDS: [&str; 2] = ["told", "failed"];
 const ORIGINS: [Origin; 4] = [Origin::Sweep, Origin::Probe, Origin::Lookup, Origin::Intent];
 
 /// The states of an intent after an attempt.
-const AFTER_ATTEMPT: [State; 4] = [State::Done, State::Rejected, State::Waiting, State::Parked];
+const AFTER_ATTEMPT: [IntentState; 4] =
+    [IntentState::Done, IntentState::Rejected, IntentState::Waiting, IntentState::Parked];
 
 /// Records a pass that has ended.
-pub fn pass(kind: PassKind, outcome: Outcome, took: Duration) {
+pub fn pass(kind: PassKind, outcome: PassOutcome, took: Duration) {
     histogram!(PASS_DURATION, "kind" => kind.word(), "outcome" => outcome.word()).record(took.as_secs_f64());
 }
 
@@ -156,7 +157,7 @@ pub fn attempted_again() {
 }
 
 /// Counts an attempt by the state that it led to.
-pub fn attempt(led_to: State) {
+pub fn attempt(led_to: IntentState) {
     counter!(ATTEMPTS, "state" => led_to.word()).increment(1);
 }
 
@@ -242,9 +243,13 @@ fn begin_at_zero() {
         }
     }
     for kind in [PassKind::Sweep, PassKind::Probe] {
-        for outcome in
-            [Outcome::Complete, Outcome::Held, Outcome::Partial, Outcome::Failed, Outcome::Interrupted]
-        {
+        for outcome in [
+            PassOutcome::Complete,
+            PassOutcome::Held,
+            PassOutcome::Partial,
+            PassOutcome::Failed,
+            PassOutcome::Interrupted,
+        ] {
             let _ = histogram!(PASS_DURATION, "kind" => kind.word(), "outcome" => outcome.word());
         }
     }

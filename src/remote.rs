@@ -20,8 +20,12 @@ use jiff::Timestamp;
 use komoju_core::{CustomerId, Page, PageQuery};
 
 pub use client::Http;
-pub use komoju_core::remote::error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
-pub use komoju_core::remote::{Left, Push, PushError, Pushed, PushedCustomer, Shown, error};
+pub use komoju_core::remote::error::{
+    ApiCall, CertificateFault, ErrorCause, ErrorClass, RemoteError, RequestStage, TruncatedPage,
+};
+pub use komoju_core::remote::{
+    BytesSent, CustomerAnswer, PushAnswer, PushError, PushRequest, PushedCustomer, error,
+};
 
 /// The reading half of the customers API.
 pub trait Remote: Send + Sync + 'static {
@@ -30,7 +34,7 @@ pub trait Remote: Send + Sync + 'static {
 
     /// Requests one customer. The id must be one that [can be a path
     /// segment](CustomerId::can_be_asked).
-    fn show(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;
+    fn show(&self, id: &CustomerId) -> impl Future<Output = Result<CustomerAnswer, RemoteError>> + Send;
 
     /// Returns how many requests were sent since the start.
     fn requests(&self) -> u64;
@@ -45,8 +49,8 @@ pub trait Remote: Send + Sync + 'static {
 /// The writing half of the customers API.
 pub trait PushRemote: Send + Sync + 'static {
     /// Sends one create, update or delete, once.
-    fn push(&self, push: &Push) -> impl Future<Output = Result<Pushed, PushError>> + Send;
+    fn push(&self, push: &PushRequest) -> impl Future<Output = Result<PushAnswer, PushError>> + Send;
 
     /// Requests one customer for a push: as [`Remote::show`], but in the turn of the writes.
-    fn look(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;
+    fn look(&self, id: &CustomerId) -> impl Future<Output = Result<CustomerAnswer, RemoteError>> + Send;
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use komoju_core::{Customer, Kind, Origin};
+use komoju_core::{ChangeKind, Customer, Origin};
 use komoju_sync::store::Store;
 use komoju_sync::store::file::indexes;
 use komoju_sync::store::log::changes;
@@ -35,7 +35,7 @@ pub fn main(plan: &Plan) {
                     for n in first..last {
                         let customer = customer(n, change);
                         let stored = mirror::find(tx, customer.id())?;
-                        let kind = if stored.is_some() { Kind::Updated } else { Kind::Created };
+                        let kind = if stored.is_some() { ChangeKind::Updated } else { ChangeKind::Created };
                         recorder.record(kind, &customer, stored)?;
                     }
                     Ok(())

@@ -10,7 +10,7 @@ use crate::store::read::Record;
 use crate::tasks::pull::Planned;
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::Write;
-use komoju_core::{Customer, CustomerId, Diff, Kind, Origin};
+use komoju_core::{ChangeKind, Customer, CustomerId, Diff, Origin};
 
 /// The names of the columns of [`print()`].
 pub(super) fn header(out: &mut Out, style: Style) -> io::Result<()> {
@@ -74,7 +74,7 @@ struct PlannedChange<'a> {
 impl<'a> PlannedChange<'a> {
     fn recorded(
         origin: Origin,
-        kind: Kind,
+        kind: ChangeKind,
         id: &'a CustomerId,
         before: Option<Map<String, Value>>,
         after: Option<Map<String, Value>>,
@@ -86,7 +86,7 @@ impl<'a> PlannedChange<'a> {
             customer_id: id.as_str(),
             kind: kind.word(),
             origin: origin.word(),
-            what: if kind == Kind::Updated { diff.to_string() } else { email },
+            what: if kind == ChangeKind::Updated { diff.to_string() } else { email },
             diff: diff.to_json(),
             before: before.map_or(Value::Null, Value::Object),
             after: after.map_or(Value::Null, Value::Object),
@@ -95,7 +95,7 @@ impl<'a> PlannedChange<'a> {
     }
 
     fn deleted(origin: Origin, id: &'a CustomerId, before: Option<Map<String, Value>>) -> Self {
-        let change = Self::recorded(origin, Kind::Deleted, id, before, None);
+        let change = Self::recorded(origin, ChangeKind::Deleted, id, before, None);
         let reason = match origin {
             Origin::Sweep => "not listed, and gone by its own request",
             _ => "approved by an operator, and gone by its own request",
@@ -141,7 +141,7 @@ pub(super) fn print_planned(
     match planned {
         Planned::Change(Write::Record { kind, customer, before, .. }) => {
             // A restored customer had no content in the log's entry before.
-            let before = if *kind == Kind::Updated { fields(before) } else { None };
+            let before = if *kind == ChangeKind::Updated { fields(before) } else { None };
             let after = Some(customer.fields().clone());
             PlannedChange::recorded(origin, *kind, customer.id(), before, after).print(out, style)
         }

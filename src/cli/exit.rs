@@ -10,7 +10,7 @@ use crate::remote::client::SetupError;
 use crate::secret::KeyError;
 use crate::store::{StoreError, can_pass};
 use crate::tasks::pull::{Failure, Report};
-use komoju_core::{Outcome, Severity};
+use komoju_core::{PassOutcome, Severity};
 
 /// An exit code of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl From<Severity> for Exit {
     fn from(severity: Severity) -> Self {
         match severity {
             Severity::Note => Self::Fine,
-            Severity::Waits => Self::Waits,
+            Severity::NeedsOperator => Self::Waits,
             Severity::Failed => Self::Failed,
             Severity::KeyRefused => Self::KeyRefused,
         }
@@ -79,8 +79,8 @@ pub(super) fn exit_of_report(report: &Report) -> Exit {
         (Some(Failure::KeyRefused(_)), _) => Exit::KeyRefused,
         (Some(Failure::OtherAccount), _) => Exit::Waits,
         (Some(_), _) => Exit::Failed,
-        (None, Outcome::Partial) => Exit::Failed,
-        (None, Outcome::Held) => Exit::Waits,
+        (None, PassOutcome::Partial) => Exit::Failed,
+        (None, PassOutcome::Held) => Exit::Waits,
         (None, _) if report.held > 0 || report.new_unreadable > 0 || report.ignores_page => Exit::Waits,
         (None, _) => Exit::Fine,
     }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn severity_exits_with_its_code() {
-        for severity in [Severity::Note, Severity::Waits, Severity::Failed, Severity::KeyRefused] {
+        for severity in [Severity::Note, Severity::NeedsOperator, Severity::Failed, Severity::KeyRefused] {
             assert_eq!(Exit::from(severity).code(), severity.exit_code());
         }
     }

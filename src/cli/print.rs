@@ -10,7 +10,7 @@ use super::terminal;
 use crate::secret::mask::harmless;
 use crate::store::StoreError;
 
-pub(super) use komoju_core::words::{count, grouped};
+pub(super) use komoju_core::format::{count, grouped};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]

@@ -5,8 +5,8 @@ use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::status::{Intents, Status};
 use crate::store::Reader;
-use komoju_core::intent::lifecycle::State;
-use komoju_core::words::duration;
+use komoju_core::format::duration;
+use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::{Attention, unreadable};
 
 /// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
@@ -198,7 +198,7 @@ fn decided(status: &Status) -> Vec<String> {
 /// A line for each state in which something is still to come, and one for all settled intents.
 fn intents(status: &Status) -> Vec<String> {
     let (mut lines, mut settled) = (Vec::new(), Vec::new());
-    for state in State::ALL {
+    for state in IntentState::ALL {
         match status.intents.get(state.word()) {
             Some(Intents::Open { count, oldest: Some(oldest), oldest_created_at, oldest_reason })
                 if *count > 0 =>

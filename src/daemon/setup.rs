@@ -19,7 +19,7 @@ use crate::store::{Conn, StoreError, read};
 use crate::tasks::pull::{DryRun, PlannedWrite, Pull, Settings};
 use crate::tasks::push::PushSettings;
 use komoju_core::plan::lag::Consistency;
-use komoju_core::{Slowed, time};
+use komoju_core::{ReducedRate, time};
 
 /// Returns a pull that makes the requests of a real pass and writes nothing, here or there. Each
 /// write that it plans is sent to `writes`.
@@ -78,7 +78,7 @@ impl Pace {
         if let Some(until) = self.throttled_until.and_then(|until| time::pause_until(&until, now)) {
             remote.pause(Duration::try_from(until.duration_since(now)).unwrap_or_default());
         }
-        if let Some(slowed) = self.slowed.and_then(|text| Slowed::from_text(&text, now)) {
+        if let Some(slowed) = self.slowed.and_then(|text| ReducedRate::from_text(&text, now)) {
             remote.slow_down(&slowed);
         }
     }

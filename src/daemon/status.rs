@@ -20,9 +20,9 @@ use crate::store::state::{account, alerts, slowed};
 use crate::store::{self, Conn, Instance, Reader, StoreError};
 use crate::tasks::spool;
 use komoju_core::attention::Wipe;
-use komoju_core::intent::lifecycle::State;
-use komoju_core::words::{duration, grouped};
-use komoju_core::{Attention, PassKind, Severity, Slowed, time};
+use komoju_core::format::{duration, grouped};
+use komoju_core::intent::lifecycle::IntentState;
+use komoju_core::{Attention, PassKind, ReducedRate, Severity, time};
 
 /// CLOCKS_DIFFER controls how far in the future the end of the last sweep may be before the mirror
 /// counts as stale.
@@ -62,7 +62,7 @@ pub struct Status {
     pub throttled_until: Option<String>,
     /// How much the requests are slowed down because the API refused some; null at the configured
     /// rate.
-    pub slowed: Option<Slowed>,
+    pub slowed: Option<ReducedRate>,
     /// Since when the API refuses the key.
     pub key_refused_since: Option<String>,
     /// Since when all work waits because the key reads another account.
@@ -201,7 +201,7 @@ impl Status {
             last_sweep: read::last_pass(reader, PassKind::Sweep)?,
             last_probe: read::last_pass(reader, PassKind::Probe)?,
             throttled_until: throttled.filter(|until| time::pause_until(until, now).is_some()),
-            slowed: slowed::get(reader)?.and_then(|text| Slowed::from_text(&text, now)),
+            slowed: slowed::get(reader)?.and_then(|text| ReducedRate::from_text(&text, now)),
             key_refused_since: refused,
             restored_at: holds::restored_at(reader)?,
             account_stopped_since: account::load(reader)?
@@ -225,7 +225,7 @@ impl Status {
     }
 
     /// Returns how many intents are in a state.
-    pub fn count_in(&self, state: State) -> u64 {
+    pub fn count_in(&self, state: IntentState) -> u64 {
         self.intents.get(state.word()).map_or(0, Intents::count)
     }
 
@@ -247,7 +247,7 @@ impl Status {
             parts.push(format!("last complete sweep {at}"));
         }
         parts.push(format!("{} live", grouped(u64::try_from(self.mirror.number("live")).unwrap_or(0))));
-        for state in [State::Queued, State::Sending, State::Waiting] {
+        for state in [IntentState::Queued, IntentState::Sending, IntentState::Waiting] {
             match self.count_in(state) {
                 0 => {}
                 n => parts.push(format!("{} {state}", grouped(n))),
@@ -279,7 +279,7 @@ fn is_stale(at: Timestamp, sweep_cron: &Cadence, now: Timestamp) -> bool {
 fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
     let open = rows::count_open(reader)?;
     let settled = rows::count_settled(reader)?;
-    let of = |state: State| match state.is_settled() {
+    let of = |state: IntentState| match state.is_settled() {
         true => Intents::Settled {
             count: settled.iter().find(|(word, _)| word == state.word()).map_or(0, |(_, count)| *count),
         },
@@ -293,7 +293,7 @@ fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, Store
             }
         }
     };
-    Ok(State::ALL.into_iter().map(|state| (state.word(), of(state))).collect())
+    Ok(IntentState::ALL.into_iter().map(|state| (state.word(), of(state))).collect())
 }
 
 /// Returns how many seconds the running pass may still take, where that can be estimated.

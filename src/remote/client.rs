@@ -28,15 +28,15 @@ use url::Url;
 
 use classify::{chain, step_of};
 
-use super::error::{Call, Cause, RemoteError};
+use super::error::{ApiCall, ErrorCause, RemoteError};
 use super::limiter::{Limiter, Share};
 use super::meter::Meter;
-use super::{Left, retry_after, wire};
+use super::{BytesSent, retry_after, wire};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::heartbeat;
 use crate::secret::{Masker, SecretKey};
-use komoju_core::Slowed;
+use komoju_core::ReducedRate;
 use komoju_core::customer::LONGEST;
 
 /// ALL_ANSWERS controls how many bytes all answers in memory may have together: those in flight,
@@ -131,8 +131,8 @@ struct Terms {
 
 /// A request without an answer, and whether the request may have reached the API.
 struct NoAnswer {
-    cause: Cause,
-    left: Left,
+    cause: ErrorCause,
+    bytes_sent: BytesSent,
 }
 
 impl Http {
@@ -203,7 +203,7 @@ impl Http {
     /// Sends one GET. Any status but 200 is an error.
     async fn get(
         &self,
-        call: &Call,
+        call: &ApiCall,
         terms: Terms,
         url: Url,
         meter: &mut Meter<'_>,
@@ -220,7 +220,7 @@ impl Http {
     /// Waits for the limiter, sends one request, and reads the answer.
     async fn exchange(
         &self,
-        call: &Call,
+        call: &ApiCall,
         Terms { share, limit }: Terms,
         request: RequestBuilder,
         meter: &mut Meter<'_>,
@@ -231,11 +231,12 @@ impl Http {
         meter.sent();
         let unreachable = |e: reqwest::Error| {
             // Without a connection nothing was sent. With one, the request may have arrived.
-            let left = if e.is_connect() || e.is_builder() { Left::Nothing } else { Left::Perhaps };
+            let bytes_sent =
+                if e.is_connect() || e.is_builder() { BytesSent::None } else { BytesSent::Maybe };
             let step = step_of(&e, self.is_proxied);
             let why = self.masker.text(&self.explain(step, e));
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
-            NoAnswer { cause: Cause::Unreachable { step, why }, left }
+            NoAnswer { cause: ErrorCause::Unreachable { stage: step, why }, bytes_sent }
         };
         let sent = request.send().await;
         heartbeat::tick();
@@ -310,12 +311,12 @@ impl Http {
     }
 
     /// Returns the reduced request rate; none at the configured rate.
-    pub fn slowed(&self) -> Option<Slowed> {
+    pub fn slowed(&self) -> Option<ReducedRate> {
         self.limiter.slowed()
     }
 
     /// Reduces the request rate to what an earlier process has learned.
-    pub fn slow_down(&self, slowed: &Slowed) {
+    pub fn slow_down(&self, slowed: &ReducedRate) {
         self.limiter.learn(slowed);
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::pace::{Ceiling, Pace, Refusal};
 use crate::clock::Clock;
 use crate::metrics;
-use komoju_core::Slowed;
+use komoju_core::ReducedRate;
 use komoju_core::time::LONGEST_PAUSE;
 
 /// The two kinds of requests that share the limiter.
@@ -109,12 +109,12 @@ impl Limiter {
     }
 
     /// Continues with the rate that an earlier process has learned.
-    pub fn learn(&self, slowed: &Slowed) {
+    pub fn learn(&self, slowed: &ReducedRate) {
         *self.pace() = Pace::new(self.ceiling, Some(slowed), self.clock.elapsed(), self.clock.now());
     }
 
     /// Returns the reduced rate; none at the configured rate.
-    pub fn slowed(&self) -> Option<Slowed> {
+    pub fn slowed(&self) -> Option<ReducedRate> {
         self.pace().slowed(self.clock.elapsed())
     }
 
@@ -351,7 +351,7 @@ mod tests {
     async fn answer_wakes_the_request_that_waits_at_the_old_rate() {
         let clock = SystemClock::shared();
         let (limiter, moment) = (Limiter::new(0.0, 1, Arc::clone(&clock)), clock.now());
-        limiter.learn(&Slowed {
+        limiter.learn(&ReducedRate {
             requests_per_second: 20.0,
             refused_at: 1000.0,
             in_a_row: 0,
@@ -362,7 +362,7 @@ mod tests {
         });
         let first = limiter.admit(Share::Read).await;
         // At 0.05 requests a second the next one would wait for 20 s.
-        limiter.learn(&Slowed { requests_per_second: 0.05, ..limiter.slowed().unwrap() });
+        limiter.learn(&ReducedRate { requests_per_second: 0.05, ..limiter.slowed().unwrap() });
         let second = limiter.admit(Share::Read);
         let answers = async {
             for _ in 0..30 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::{Call, Cause, RemoteError};
+use super::error::{ApiCall, ErrorCause, RemoteError};
 use crate::clock::Clock;
 use crate::metrics;
 
@@ -20,13 +20,13 @@ pub(super) struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     /// Returns the entry of a request that is not sent yet.
-    pub(super) fn new(call: &Call, clock: &'a dyn Clock) -> Self {
+    pub(super) fn new(call: &ApiCall, clock: &'a dyn Clock) -> Self {
         let call = match call {
-            Call::List { .. } => "list",
-            Call::Show { .. } => "show",
-            Call::Create => "create",
-            Call::Update { .. } => "update",
-            Call::Delete { .. } => "delete",
+            ApiCall::List { .. } => "list",
+            ApiCall::Show { .. } => "show",
+            ApiCall::Create => "create",
+            ApiCall::Update { .. } => "update",
+            ApiCall::Delete { .. } => "delete",
         };
         Self { call, answer: "abandoned", clock, sent_at: None }
     }
@@ -49,12 +49,14 @@ impl<'a> Meter<'a> {
     /// Records a failure.
     pub(super) fn failed(&mut self, error: &RemoteError) {
         self.answer = match &error.cause {
-            Cause::Unreachable { .. } => "unreachable",
-            Cause::KeyRefused(_) => "key_refused",
-            Cause::Throttled(_) => "throttled",
-            Cause::Rejected(_) => "rejected",
-            Cause::Unexpected(_) => "unexpected",
-            Cause::Redirected { .. } | Cause::Unusable(_) | Cause::TooLarge { .. } => "unusable",
+            ErrorCause::Unreachable { .. } => "unreachable",
+            ErrorCause::KeyRefused(_) => "key_refused",
+            ErrorCause::Throttled(_) => "throttled",
+            ErrorCause::Rejected(_) => "rejected",
+            ErrorCause::Unexpected(_) => "unexpected",
+            ErrorCause::Redirected { .. } | ErrorCause::Unusable(_) | ErrorCause::TooLarge { .. } => {
+                "unusable"
+            }
         };
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use komoju_core::Slowed;
-use komoju_core::slowed::FORGET_AFTER;
+use komoju_core::ReducedRate;
+use komoju_core::reduced_rate::FORGET_AFTER;
 
 /// LOWEST controls the lowest rate, in requests a second.
 const LOWEST: f64 = 0.05;
@@ -94,7 +94,12 @@ pub enum Refusal {
 impl Pace {
     /// Returns the pace of a new process: an empty bucket, and the rate that an earlier process has
     /// learned.
-    pub fn new(ceiling: Option<Ceiling>, learned: Option<&Slowed>, now: Duration, wall: Timestamp) -> Self {
+    pub fn new(
+        ceiling: Option<Ceiling>,
+        learned: Option<&ReducedRate>,
+        now: Duration,
+        wall: Timestamp,
+    ) -> Self {
         let slow = learned.map(|learned| Slow {
             rate: learned.requests_per_second.max(LOWEST),
             refused_at: learned.refused_at.max(LOWEST),
@@ -201,11 +206,11 @@ impl Pace {
     }
 
     /// Returns the reduced rate, to be stored and shown; none while the rate is the ceiling.
-    pub fn slowed(&mut self, now: Duration) -> Option<Slowed> {
+    pub fn slowed(&mut self, now: Duration) -> Option<ReducedRate> {
         self.speed_up(now);
         let slow = self.slow?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Some(Slowed {
+        Some(ReducedRate {
             requests_per_second: slow.rate,
             refused_at: slow.refused_at,
             in_a_row: slow.in_a_row,

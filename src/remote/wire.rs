@@ -11,9 +11,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::error::{ApiError, Beginning};
+use super::error::{ApiError, TruncatedPage};
 use komoju_core::json::{self, scan};
-use komoju_core::{BadCustomer, Customer, Hints, Listed, Page, Unreadable};
+use komoju_core::{BadCustomer, Customer, Hints, Page, RawCustomer, Unreadable};
 
 /// Reads a page of the list. Its customers are separated and not read, so that an unreadable one
 /// does not cost the others. Only `data` must have the right form.
@@ -68,9 +68,9 @@ enum Item<'a> {
 
 impl Item<'_> {
     /// Returns the customer of this item, at this position of its page.
-    fn listed(self, position: u64) -> Result<Listed, Unreadable> {
+    fn listed(self, position: u64) -> Result<RawCustomer, Unreadable> {
         match self {
-            Self::Json(text) => Listed::at(position, text.to_owned()),
+            Self::Json(text) => RawCustomer::at(position, text.to_owned()),
             Self::NotJson(bytes, why) => {
                 Err(Unreadable::new(bytes, Some(position), BadCustomer::Unreadable(why)))
             }
@@ -129,16 +129,16 @@ pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> Answered {
 }
 
 /// Reads the start of a page that is too long. Returns none if it is not a list.
-pub(super) fn beginning(bytes: &[u8]) -> Option<Beginning> {
-    let mut begun = Beginning { per_page: None, last_page: None, first: None };
+pub(super) fn beginning(bytes: &[u8]) -> Option<TruncatedPage> {
+    let mut begun = TruncatedPage { per_page: None, last_page: None, first: None };
     let mut is_list = false;
     for part in scan::members(bytes) {
         let number = || std::str::from_utf8(part.value).ok().filter(|_| part.is_whole)?.parse().ok();
-        if scan::spells(part.key, "per_page") {
+        if scan::key_equals(part.key, "per_page") {
             begun.per_page = number();
-        } else if scan::spells(part.key, "last_page") {
+        } else if scan::key_equals(part.key, "last_page") {
             begun.last_page = number();
-        } else if scan::spells(part.key, "data") {
+        } else if scan::key_equals(part.key, "data") {
             is_list = part.value.starts_with(b"[");
             let first = scan::items(part.value).next();
             begun.first = first.map(|item| {

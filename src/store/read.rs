@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Conn, Instance, StoreError, record};
 use crate::store::file::open;
 use crate::store::log::{changes, verify};
-use komoju_core::{Customer, CustomerId, Standing, time};
+use komoju_core::{Customer, CustomerId, MirrorRow, time};
 
 pub use super::record::Record;
 
@@ -269,7 +269,7 @@ const PAST: &str = "SELECT ?1 AS id, ?3 AS email,
      ?4 AS created_at, ?2 AS body, ?5 AS first_seen_at, ?6 AS changed_at, ?7 AS seq";
 
 /// A customer's record as `customers` and `deleted_customers` would have shown it.
-fn past_record(conn: &Conn, id: &CustomerId, standing: &Standing) -> Result<Record, StoreError> {
+fn past_record(conn: &Conn, id: &CustomerId, standing: &MirrorRow) -> Result<Record, StoreError> {
     let customer = standing.body.as_deref().and_then(|body| Customer::from_body(body).ok());
     let parameters = params![
         id.as_str(),
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::store::log::changes::{Cause, recording};
     use crate::store::log::passes;
-    use komoju_core::{Kind, Origin};
+    use komoju_core::{ChangeKind, Origin};
 
     #[test]
     fn record_of_the_past_is_the_record_of_the_view_for_any_types() {
@@ -325,7 +325,7 @@ mod tests {
         );
         for body in bodies.chain([huge.unwrap()]) {
             let customer = Customer::from_value(body).unwrap();
-            recording(&tx, cause.clone(), |recorder| recorder.record(Kind::Created, &customer, None))
+            recording(&tx, cause.clone(), |recorder| recorder.record(ChangeKind::Created, &customer, None))
                 .unwrap();
         }
         let (mut now, mut then) = (Vec::new(), Vec::new());

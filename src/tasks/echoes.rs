@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use komoju_core::intent::Body;
+use komoju_core::intent::IntentBody;
 use komoju_core::plan::creates;
 use komoju_core::{Customer, CustomerId, time};
 
@@ -34,7 +34,7 @@ struct State {
 #[derive(Clone, Debug)]
 pub(super) struct Making {
     /// As it is sent.
-    pub(super) body: Body,
+    pub(super) body: IntentBody,
     /// Whom the remote made before this it did not make.
     pub(super) since: Option<Timestamp>,
 }
@@ -44,7 +44,7 @@ impl Making {
     fn may_have_made(&self, customer: &Customer) -> bool {
         let made = customer.created_at().and_then(time::read);
         let is_older = made.zip(self.since).is_some_and(|(made, since)| made < since);
-        !is_older && creates::is_alike(&self.body, customer)
+        !is_older && creates::has_same_email(&self.body, customer)
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
             Customer::from_value(json!({"id": "new", "email": "a", "metadata": {"added": "there"}})).unwrap();
         let asked = echoes.asking(Timestamp::UNIX_EPOCH);
         assert!(!asked.may_be_made_by_us(&made));
-        let body = Body::new(json!({"email": " A"})).unwrap();
+        let body = IntentBody::new(json!({"email": " A"})).unwrap();
         let since = Some("2026-06-01T00:00:00Z".parse().unwrap());
         echoes.sending(7, None, Some(Making { body, since }));
         assert!(asked.may_be_made_by_us(&made));

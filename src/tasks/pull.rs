@@ -57,7 +57,7 @@ use crate::store::{Conn, Store, StoreError};
 use crate::tasks::echoes::{Asked, Echoes};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::lookups::LookupBudget;
-use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
+use komoju_core::{Origin, PassId, PassKind, PassOutcome, Tally, time};
 
 pub use failure::{Failure, Setback};
 pub use mirror::{DryRun, Planned, PlannedWrite};
@@ -249,7 +249,7 @@ impl<R: Remote> Pull<R> {
     }
 
     /// The steps of a pass between its start and its end.
-    async fn carry_out(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
+    async fn carry_out(&self, pass: &mut Pass) -> Result<PassOutcome, Failure> {
         let mut marks = Marks::default();
         let rounds = self.read_pages(pass, &mut marks).await?;
         self.settle_approved(pass).await?;
@@ -257,9 +257,9 @@ impl<R: Remote> Pull<R> {
         self.recheck().await?;
         match pass.kind {
             // Which customers the earlier process saw is not known: nothing follows from those that were not seen.
-            _ if pass.is_resumed => Ok(Outcome::Interrupted),
+            _ if pass.is_resumed => Ok(PassOutcome::Interrupted),
             PassKind::Sweep => self.conclude(pass, marks, rounds).await,
-            PassKind::Probe => Ok(Outcome::Complete),
+            PassKind::Probe => Ok(PassOutcome::Complete),
         }
     }
 

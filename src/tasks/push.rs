@@ -39,10 +39,10 @@ use crate::remote::{PushRemote, Remote};
 use crate::secret::SecretKey;
 use crate::store::outbox::engine;
 use crate::store::{Store, StoreError};
-use komoju_core::patience::Moment;
+use komoju_core::format::count;
+use komoju_core::park_timer::Moment;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::time;
-use komoju_core::words::count;
 
 /// AFTER_BUSY controls how long pushing pauses when another program keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(1);

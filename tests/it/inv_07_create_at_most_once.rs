@@ -17,7 +17,9 @@ use jiff::SignedDuration;
 use komoju_core::{CustomerId, Page, PageQuery};
 use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::clock::ManualClock;
-use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
+use komoju_sync::remote::{
+    CustomerAnswer, Http, PushAnswer, PushError, PushRemote, PushRequest, Remote, RemoteError,
+};
 use komoju_testkit::InProcess;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +82,7 @@ impl Remote for Ending {
         self.remote.list(query).await
     }
 
-    async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+    async fn show(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
         self.remote.show(id).await
     }
 
@@ -98,7 +100,7 @@ impl Remote for Ending {
 }
 
 impl PushRemote for Ending {
-    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
+    async fn push(&self, push: &PushRequest) -> Result<PushAnswer, PushError> {
         let n = self.pushes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.here(Cut::BeforePush(n)).await;
         let pushed = self.remote.push(push).await;
@@ -106,7 +108,7 @@ impl PushRemote for Ending {
         pushed
     }
 
-    async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+    async fn look(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
         self.remote.look(id).await
     }
 }

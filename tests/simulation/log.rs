@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use komoju_core::change::{EMPTY_CHAIN, chain};
-use komoju_core::{CustomerId, Diff, Entry, Kind, Origin, Standing};
+use komoju_core::{ChangeEntry, ChangeKind, CustomerId, Diff, MirrorRow, Origin};
 use komoju_sync::store::log::changes;
 use komoju_sync::store::log::changes::Head;
 use komoju_sync::store::log::verify::verify;
@@ -19,7 +19,7 @@ use crate::world::{Checked, must};
 pub struct Log {
     pub head: Head,
     /// What the log folds to, by customer.
-    pub standings: BTreeMap<String, Standing>,
+    pub standings: BTreeMap<String, MirrorRow>,
     /// The database's version when it was last checked.
     pub version: Option<i64>,
     checks: u64,
@@ -35,14 +35,14 @@ impl Default for Log {
 /// After how many checks of what is new everything is checked.
 const WHOLE_EVERY: u64 = 25;
 
-type Sealed = (Entry, Option<Vec<u8>>, [u8; 32], [u8; 32]);
+type Sealed = (ChangeEntry, Option<Vec<u8>>, [u8; 32], [u8; 32]);
 
 fn sealed(row: &Row<'_>) -> rusqlite::Result<Sealed> {
     let (kind, origin): (String, String) = (row.get(2)?, row.get(4)?);
-    let entry = Entry {
+    let entry = ChangeEntry {
         seq: row.get(0)?,
         customer_id: CustomerId::new(row.get::<_, String>(1)?).unwrap(),
-        kind: Kind::from_word(&kind).unwrap(),
+        kind: ChangeKind::from_word(&kind).unwrap(),
         observed_at: row.get(3)?,
         origin: Origin::from_word(&origin).unwrap(),
         pass_id: row.get(5)?,
@@ -73,7 +73,7 @@ impl Log {
             }
             must!(chain(&self.head.chain, &digest) == chained, "the chain breaks at change {seq}");
             let id = entry.customer_id.as_str().to_owned();
-            let folded = Standing::fold(self.standings.remove(&id), &entry).map_err(|e| e.to_string())?;
+            let folded = MirrorRow::fold(self.standings.remove(&id), &entry).map_err(|e| e.to_string())?;
             if let Some(folded) = folded {
                 self.standings.insert(id, folded);
             }
@@ -111,12 +111,12 @@ impl Log {
     }
 }
 
-fn mirrored(reader: &Reader) -> BTreeMap<String, Standing> {
+fn mirrored(reader: &Reader) -> BTreeMap<String, MirrorRow> {
     let mut statement = reader
         .prepare_cached("SELECT id, body, first_seen_at, changed_at, deleted_at, live_seq, seq FROM mirror")
         .unwrap();
     let rows = statement.query_map([], |row| {
-        let standing = Standing {
+        let standing = MirrorRow {
             body: row.get(1)?,
             first_seen_at: row.get(2)?,
             changed_at: row.get(3)?,

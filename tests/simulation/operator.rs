@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use komoju_core::intent::Body;
+use komoju_core::intent::IntentBody;
 use komoju_core::{CustomerId, time};
 use komoju_sync::clock::Clock as _;
 use komoju_sync::store::file::work::Work;
@@ -85,7 +85,7 @@ impl World<'_> {
         let n = self.dropped;
         let body = corrected.then(|| {
             let body = json!({"email": format!("fixed{n}@example.com"), "payment_details": format!("tok_{}r{n}", self.seed)});
-            Body::new(body).unwrap()
+            IntentBody::new(body).unwrap()
         });
         let Some(life) = self.beside(|tx| operator::retry(tx, &id, body.as_ref())) else { return Ok(()) };
         let legal = matches!(state.as_str(), "parked" | "rejected");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use komoju_core::plan::absence::COUNTED_FOR;
 use komoju_core::plan::lookups::budget;
-use komoju_core::{Outcome, PassKind};
+use komoju_core::{PassKind, PassOutcome};
 use komoju_sync::clock::Clock as _;
 use komoju_sync::secret::SecretKey;
 use komoju_sync::store::log::{holds, passes, unlisted};
@@ -243,7 +243,7 @@ impl World<'_> {
             .find(|id| held_now.contains(*id) || !ended.iter().any(|ended| ended.contains(*id)));
         must!(is_another || forgotten.is_none(), "{forgotten:?} waits for no person any more");
         let Some(report) = report else { return Ok(()) };
-        if report.outcome == Outcome::Held {
+        if report.outcome == PassOutcome::Held {
             let unproven = &held_now - &self.waits_for_a_person;
             let alive: Vec<_> = unproven.intersection(&there).collect();
             must!(alive.is_empty(), "held as unproven, and alive: {alive:?}");
@@ -258,7 +258,7 @@ impl World<'_> {
             let unproven = unproven.len() as u64;
             must!(unproven <= most, "{unproven} wait for no person, and {most} may");
         }
-        if report.outcome == Outcome::Failed {
+        if report.outcome == PassOutcome::Failed {
             must!(held_now.is_subset(&held), "a failed pass held something");
         }
         // Our own deletes beside it end what was held.

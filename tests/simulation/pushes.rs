@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use komoju_core::intent::Expect;
 use komoju_core::{Customer, CustomerId, time};
 use komoju_sync::remote::{
-    Call, Cause, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, RemoteError, Shown, Step,
+    ApiCall, BytesSent, CustomerAnswer, ErrorCause, PushAnswer, PushError, PushRemote, PushRequest,
+    PushedCustomer, RemoteError, RequestStage,
 };
 use komoju_sync::store::{Conn, StoreError};
 use rand::rngs::StdRng;
@@ -164,7 +165,7 @@ impl Server {
 
 impl Fake {
     /// Who sends this, by the database; complains of whatever should keep it from being sent.
-    fn sender(&self, push: &Push) -> Sender {
+    fn sender(&self, push: &PushRequest) -> Sender {
         let eyes = self.eyes.lock().unwrap();
         let judged = self.judge(eyes.as_ref().unwrap(), push);
         drop(eyes);
@@ -178,11 +179,11 @@ impl Fake {
         sender
     }
 
-    fn judge(&self, conn: &Conn, push: &Push) -> Result<(Sender, Vec<String>), StoreError> {
+    fn judge(&self, conn: &Conn, push: &PushRequest) -> Result<(Sender, Vec<String>), StoreError> {
         let (by, value, body) = match push {
-            Push::Create { key, body } => ("outbox.key = ?1", key.as_str(), Some(body)),
-            Push::Update { id, body } => ("lane = ?1 AND is_sending = 1", id.as_str(), Some(body)),
-            Push::Delete { id } => ("lane = ?1 AND is_sending = 1", id.as_str(), None),
+            PushRequest::Create { key, body } => ("outbox.key = ?1", key.as_str(), Some(body)),
+            PushRequest::Update { id, body } => ("lane = ?1 AND is_sending = 1", id.as_str(), Some(body)),
+            PushRequest::Delete { id } => ("lane = ?1 AND is_sending = 1", id.as_str(), None),
         };
         let mut complaints = Vec::new();
         let up = komoju_sync::clock::Clock::boot(&*self.clock).unwrap().1;
@@ -239,18 +240,20 @@ impl Fake {
         komoju_sync::clock::Clock::now(&*self.clock)
     }
 
-    fn answer(&self, push: &Push, sender: &Sender) -> Result<Pushed, PushError> {
+    fn answer(&self, push: &PushRequest, sender: &Sender) -> Result<PushAnswer, PushError> {
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
         let call = match push {
-            Push::Create { .. } => Call::Create,
-            Push::Update { id, .. } => Call::Update { id: id.to_string() },
-            Push::Delete { id } => Call::Delete { id: id.to_string() },
+            PushRequest::Create { .. } => ApiCall::Create,
+            PushRequest::Update { id, .. } => ApiCall::Update { id: id.to_string() },
+            PushRequest::Delete { id } => ApiCall::Delete { id: id.to_string() },
         };
-        let fails = |cause: Cause, left: Left, retry_after: Option<Duration>| {
-            Err(PushError { error: RemoteError { call: call.clone(), cause, retry_after }, left })
+        let fails = |cause: ErrorCause, bytes_sent: BytesSent, retry_after: Option<Duration>| {
+            Err(PushError { error: RemoteError { call: call.clone(), cause, retry_after }, bytes_sent })
         };
-        let lost = |step| fails(Cause::Unreachable { step, why: "reset".into() }, Left::Perhaps, None);
+        let lost = |step| {
+            fails(ErrorCause::Unreachable { stage: step, why: "reset".into() }, BytesSent::Maybe, None)
+        };
         let trouble = server.push_trouble.take();
         if let Some((trouble, left)) = trouble {
             server.push_trouble = (left > 1).then_some((trouble, left - 1));
@@ -259,19 +262,24 @@ impl Fake {
         let trouble = trouble.map(|(trouble, _)| trouble);
         match trouble {
             Some(PushTrouble::Unconnected) => {
-                let cause = Cause::Unreachable { step: Step::Connection, why: "refused".into() };
-                return fails(cause, Left::Nothing, None);
+                let cause =
+                    ErrorCause::Unreachable { stage: RequestStage::Connection, why: "refused".into() };
+                return fails(cause, BytesSent::None, None);
             }
-            Some(PushTrouble::LostRequest) => return lost(Step::Answer),
+            Some(PushTrouble::LostRequest) => return lost(RequestStage::Answer),
             _ => self.heard.store(true, std::sync::atomic::Ordering::Relaxed),
         }
         match trouble {
             Some(PushTrouble::TooMany) => {
                 let after = Some(Duration::from_secs(3));
-                return fails(Cause::Throttled(told(429, None)), Left::Perhaps, after);
+                return fails(ErrorCause::Throttled(told(429, None)), BytesSent::Maybe, after);
             }
             Some(PushTrouble::NoKey) => {
-                return fails(Cause::KeyRefused(told(401, Some("unauthorized"))), Left::Perhaps, None);
+                return fails(
+                    ErrorCause::KeyRefused(told(401, Some("unauthorized"))),
+                    BytesSent::Maybe,
+                    None,
+                );
             }
             _ => {}
         }
@@ -279,11 +287,11 @@ impl Fake {
             self.must_be_as_expected(&mut server, push, sender);
         }
         let status = |status: u16| match status {
-            409 | 500.. => fails(Cause::Unexpected(told(status, None)), Left::Perhaps, None),
-            _ => fails(Cause::Rejected(told(status, None)), Left::Perhaps, None),
+            409 | 500.. => fails(ErrorCause::Unexpected(told(status, None)), BytesSent::Maybe, None),
+            _ => fails(ErrorCause::Rejected(told(status, None)), BytesSent::Maybe, None),
         };
         let done = match push {
-            Push::Create { key, body } => {
+            PushRequest::Create { key, body } => {
                 let body = Value::Object(body.fields().clone());
                 match server.replay(self.account, key, &body) {
                     Some(Kept::Status(code)) => return status(code),
@@ -315,7 +323,7 @@ impl Fake {
                                     intent,
                                     left: 2,
                                 });
-                                return lost(Step::Answer);
+                                return lost(RequestStage::Answer);
                             }
                             _ if is_spent(&server, &body) => return keep(&mut server, 422),
                             _ => {}
@@ -328,7 +336,7 @@ impl Fake {
                     }
                 }
             }
-            Push::Update { id, body } => match trouble {
+            PushRequest::Update { id, body } => match trouble {
                 Some(PushTrouble::Fails | PushTrouble::FailsKept) => return status(500),
                 Some(PushTrouble::Refused) => return status(422),
                 _ => {
@@ -346,7 +354,7 @@ impl Fake {
                     }
                 }
             },
-            Push::Delete { id } => match trouble {
+            PushRequest::Delete { id } => match trouble {
                 Some(PushTrouble::Fails | PushTrouble::FailsKept) => return status(500),
                 Some(PushTrouble::Refused) => return status(422),
                 _ => server.find(self.account, id.as_str()).map(|at| {
@@ -360,18 +368,18 @@ impl Fake {
             },
         };
         match trouble {
-            Some(PushTrouble::LostAnswer | PushTrouble::Slow) => return lost(Step::Answer),
+            Some(PushTrouble::LostAnswer | PushTrouble::Slow) => return lost(RequestStage::Answer),
             Some(PushTrouble::Gateway) => {
                 let after = Some(Duration::from_secs(3));
-                return fails(Cause::Throttled(told(503, None)), Left::Perhaps, after);
+                return fails(ErrorCause::Throttled(told(503, None)), BytesSent::Maybe, after);
             }
             Some(PushTrouble::FailsAfterAll) => return status(500),
             _ => {}
         }
         match done {
-            None => Ok(Pushed::NotFound { told: told(404, Some("not_found")) }),
+            None => Ok(PushAnswer::NotFound { error: told(404, Some("not_found")) }),
             Some(_) if trouble == Some(PushTrouble::Blank) => {
-                Ok(Pushed::Took { customer: PushedCustomer::None, status: 200 })
+                Ok(PushAnswer::Applied { customer: PushedCustomer::None, status: 200 })
             }
             Some((customer, effect)) => {
                 if let Some(effect) = effect {
@@ -380,7 +388,7 @@ impl Fake {
                 let customer = customer.map_or(PushedCustomer::None, |customer| {
                     PushedCustomer::Shown(Customer::from_value(customer).unwrap())
                 });
-                Ok(Pushed::Took { customer, status: 200 })
+                Ok(PushAnswer::Applied { customer, status: 200 })
             }
         }
     }
@@ -396,12 +404,12 @@ impl Fake {
     }
 
     /// A first attempt is sent only where the customer is as its dropper saw it.
-    fn must_be_as_expected(&self, server: &mut Server, push: &Push, sender: &Sender) {
-        let (Push::Update { id, .. } | Push::Delete { id }) = push else { return };
+    fn must_be_as_expected(&self, server: &mut Server, push: &PushRequest, sender: &Sender) {
+        let (PushRequest::Update { id, .. } | PushRequest::Delete { id }) = push else { return };
         let Some(expect) = sender.expect.as_deref() else { return };
         let expect = Expect::new(serde_json::from_str(expect).unwrap()).unwrap();
         if let Some(at) = server.find(self.account, id.as_str())
-            && !expect.surprises(server.lists[self.account][at].as_object().unwrap()).is_empty()
+            && !expect.mismatches(server.lists[self.account][at].as_object().unwrap()).is_empty()
         {
             server.broken.push(format!("{} was sent, though its customer is not as expected", sender.id));
         }
@@ -414,7 +422,7 @@ fn is_spent(server: &Server, body: &Value) -> bool {
 }
 
 impl PushRemote for Fake {
-    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
+    async fn push(&self, push: &PushRequest) -> Result<PushAnswer, PushError> {
         let sender = self.sender(push);
         tokio::task::yield_now().await;
         let answer = self.answer(push, &sender);
@@ -422,7 +430,7 @@ impl PushRemote for Fake {
         answer
     }
 
-    async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+    async fn look(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
         tokio::task::yield_now().await;
         self.shown(id)
     }

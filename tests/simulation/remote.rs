@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use komoju_core::{Customer, CustomerId, Hints, Listed, Page, PageQuery};
+use komoju_core::{Customer, CustomerId, Hints, Page, PageQuery, RawCustomer};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::remote::error::ApiError;
-use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown, Step};
+use komoju_sync::remote::{ApiCall, CustomerAnswer, ErrorCause, Remote, RemoteError, RequestStage};
 use komoju_sync::store::log::holds;
 use komoju_sync::store::{Reader, write_beside};
 use rand::Rng as _;
@@ -136,11 +136,11 @@ impl Fake {
     /// The request arrives: the server and what goes wrong with it.
     fn arrive(
         &self,
-        call: Call,
+        call: ApiCall,
     ) -> Result<(std::sync::MutexGuard<'_, Server>, Option<Trouble>), RemoteError> {
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
-        let is_list = matches!(call, Call::List { .. });
+        let is_list = matches!(call, ApiCall::List { .. });
         if is_list {
             // Who reads a list long after a create was cut finds it done or not at all.
             server.finish_all_running();
@@ -160,10 +160,12 @@ impl Fake {
         }
     }
 
-    pub fn shown(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
-        let (server, _) = self.arrive(Call::Show { id: id.to_string() })?;
+    pub fn shown(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
+        let (server, _) = self.arrive(ApiCall::Show { id: id.to_string() })?;
         let found = server.find(self.account, id.as_str()).map(|at| server.lists[self.account][at].clone());
-        Ok(found.map_or(Shown::NotFound, |found| Shown::Found(Customer::from_value(found).unwrap())))
+        Ok(found.map_or(CustomerAnswer::NotFound, |found| {
+            CustomerAnswer::Found(Customer::from_value(found).unwrap())
+        }))
     }
 }
 
@@ -171,13 +173,13 @@ pub fn told(status: u16, code: Option<&str>) -> ApiError {
     ApiError { status, code: code.map(str::to_owned), message: None, param: None }
 }
 
-fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
+fn failure(trouble: Trouble, call: ApiCall) -> Option<RemoteError> {
     let cause = match trouble {
-        Trouble::Unreachable => Cause::Unreachable { step: Step::Answer, why: "reset".into() },
-        Trouble::Throttled => Cause::Throttled(told(429, None)),
-        Trouble::Rejected => Cause::Rejected(told(400, None)),
-        Trouble::KeyRefused => Cause::KeyRefused(told(401, None)),
-        Trouble::Unusable => Cause::Unusable("not JSON".into()),
+        Trouble::Unreachable => ErrorCause::Unreachable { stage: RequestStage::Answer, why: "reset".into() },
+        Trouble::Throttled => ErrorCause::Throttled(told(429, None)),
+        Trouble::Rejected => ErrorCause::Rejected(told(400, None)),
+        Trouble::KeyRefused => ErrorCause::KeyRefused(told(401, None)),
+        Trouble::Unusable => ErrorCause::Unusable("not JSON".into()),
         _ => return None,
     };
     let retry_after = (trouble == Trouble::Throttled).then_some(Duration::from_secs(3));
@@ -191,7 +193,7 @@ impl Remote for Fake {
             tokio::task::yield_now().await;
         }
         self.let_a_person_decide();
-        let (mut server, trouble) = self.arrive(Call::List { page: query.page })?;
+        let (mut server, trouble) = self.arrive(ApiCall::List { page: query.page })?;
         let mut list: Vec<&Value> = server.lists[self.account]
             .iter()
             .filter(|customer| is_since(customer, query.created_from))
@@ -220,25 +222,25 @@ impl Remote for Fake {
             _ => {}
         }
         if self.refuses_past_end && query.page > 1 && skip >= total {
-            let call = Call::List { page: query.page };
-            let cause = Cause::Rejected(told(404, Some("not_found")));
+            let call = ApiCall::List { page: query.page };
+            let cause = ErrorCause::Rejected(told(404, Some("not_found")));
             return Err(RemoteError { call, cause, retry_after: None });
         }
         let hide = server.lists_hide_cards;
         let first = list.get(skip as usize).copied();
-        let mut customers: Vec<Listed> = list
+        let mut customers: Vec<RawCustomer> = list
             .into_iter()
             .skip(skip as usize)
             .take(per_page as usize)
             .map(|customer| Customer::from_value(customer.clone()).unwrap())
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
-            .map(|customer| Listed::from_value(&customer.fields().clone().into()).unwrap())
+            .map(|customer| RawCustomer::from_value(&customer.fields().clone().into()).unwrap())
             .collect();
         // The page's first row once more, in place of its last.
         if trouble == Some(Trouble::RepeatedRow)
             && let (Some(first), Some(last)) = (first.filter(|_| !hide), customers.last_mut())
         {
-            *last = Listed::from_value(first).unwrap();
+            *last = RawCustomer::from_value(first).unwrap();
         }
         total += 3 * u64::from(trouble == Some(Trouble::TotalTooHigh));
         let last_page = total.div_ceil(per_page) + u64::from(trouble == Some(Trouble::LyingTotal));
@@ -255,7 +257,7 @@ impl Remote for Fake {
         Ok(Page { hints, customers, ..Page::default() })
     }
 
-    async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+    async fn show(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
         tokio::task::yield_now().await;
         self.let_a_person_decide();
         self.shown(id)

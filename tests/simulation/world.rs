@@ -325,7 +325,7 @@ impl<'a> World<'a> {
         if bound != self.belongs_to && self.belongs_to.is_some() {
             self.was_swapped = true;
             // Not by a person's word, nor because nobody was there.
-            let had_live = self.log.standings.values().any(komoju_core::Standing::is_live);
+            let had_live = self.log.standings.values().any(komoju_core::MirrorRow::is_live);
             self.is_mixed |= had_live && !matches!(op, Op::Accept | Op::Restore(_));
         }
         self.belongs_to = bound;

@@ -32,11 +32,11 @@ pub enum Attention {
     /// Erased data or payment tokens are still in the database's files.
     UnfinishedWipe(Wipe),
     /// Deletions are held; `oldest` is the number of a hold.
-    HeldDeletions(Waiting),
+    HeldDeletions(PendingItems),
     /// Delete intents are held, because there are too many of them.
-    HeldDeletes(Waiting),
+    HeldDeletes(PendingItems),
     /// Intents are parked.
-    ParkedIntents(Waiting),
+    ParkedIntents(PendingItems),
     /// The API shows customers in a form that cannot be mirrored.
     UnreadableCustomers {
         /// How many there are.
@@ -118,7 +118,7 @@ pub enum Attention {
 
 /// Things that wait for an operator's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingItems {
     /// How many there are.
     pub count: u64,
     /// Names the one that waits longest.
@@ -155,7 +155,7 @@ pub enum Severity {
     /// It needs no decision.
     Note,
     /// It needs an operator.
-    Waits,
+    NeedsOperator,
     /// It fails the command that reports it.
     Failed,
     /// The API refuses the key.
@@ -167,7 +167,7 @@ impl Severity {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Note => 0,
-            Self::Waits => 3,
+            Self::NeedsOperator => 3,
             Self::Failed => 1,
             Self::KeyRefused => 4,
         }
@@ -214,13 +214,13 @@ impl Attention {
         match self {
             Self::KeyRefused { .. } => Severity::KeyRefused,
             Self::DatabaseUnusable(_) | Self::StaleMirror { .. } => Severity::Failed,
-            Self::UnfinishedWipe(wipe) if wipe.needs_operator() => Severity::Waits,
+            Self::UnfinishedWipe(wipe) if wipe.needs_operator() => Severity::NeedsOperator,
             Self::UnreadableCustomers { new: 1.., .. }
             | Self::AccountStopped(_)
             | Self::HeldDeletions(_)
             | Self::HeldDeletes(_)
             | Self::ParkedIntents(_)
-            | Self::PageIgnored => Severity::Waits,
+            | Self::PageIgnored => Severity::NeedsOperator,
             _ => Severity::Note,
         }
     }
@@ -257,7 +257,7 @@ impl Attention {
     }
 
     /// What waits for an operator's decision, where the condition is about such things.
-    pub fn waiting(&self) -> Option<&Waiting> {
+    pub fn waiting(&self) -> Option<&PendingItems> {
         match self {
             Self::HeldDeletions(waiting) | Self::HeldDeletes(waiting) | Self::ParkedIntents(waiting) => {
                 Some(waiting)

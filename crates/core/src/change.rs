@@ -1,10 +1,10 @@
 //! The change log's entries, and what they add up to.
 //!
-//! The log is the source of truth: a customer's row in the mirror is the [`fold`](Standing::fold) of that customer's entries,
+//! The log is the source of truth: a customer's row in the mirror is the [`fold`](MirrorRow::fold) of that customer's entries,
 //! and the same function serves when a change is recorded, when the mirror is rebuilt, when it is verified and when somebody
 //! asks how it stood at an earlier time.
 //!
-//! Each entry is sealed. Its *digest* is the SHA-256 of a random salt and the entry's own text ([`Entry::sealed_text`]); the
+//! Each entry is sealed. Its *digest* is the SHA-256 of a random salt and the entry's own text ([`ChangeEntry::sealed_text`]); the
 //! *chain* is the SHA-256 of the previous entry's chain and this digest. Redaction takes content and salt away and leaves the
 //! digest: the chain stays whole, and without the salt nobody can find the content again by guessing.
 
@@ -20,7 +20,7 @@ pub const EMPTY_CHAIN: Hash = [0; 32];
 
 /// What happened to a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ChangeKind {
     /// Seen for the first time.
     Created,
     /// Some field differs.
@@ -72,7 +72,7 @@ macro_rules! words {
     };
 }
 
-words!(Kind { Created = "created", Updated = "updated", Deleted = "deleted", Restored = "restored", Erased = "erased" });
+words!(ChangeKind { Created = "created", Updated = "updated", Deleted = "deleted", Restored = "restored", Erased = "erased" });
 words!(Origin {
     Sweep = "sweep",
     Probe = "probe",
@@ -84,13 +84,13 @@ words!(Origin {
 
 /// One entry of the change log, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ChangeEntry {
     /// Its place: 1, 2, 3, … without gaps.
     pub seq: i64,
     /// Whom it is about.
     pub customer_id: CustomerId,
     /// What happened.
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// When we saw it, in the written form of [`super::time`].
     pub observed_at: String,
     /// How it became known.
@@ -105,7 +105,7 @@ pub struct Entry {
     pub redacts: Option<String>,
 }
 
-impl Entry {
+impl ChangeEntry {
     /// What the digest covers: a JSON array of the entry's fields in the order of this struct, `after` as text.
     pub fn sealed_text(&self) -> String {
         let fields = (
@@ -123,7 +123,7 @@ impl Entry {
         serde_json::to_string(&fields).unwrap_or_default()
     }
 
-    /// SHA-256 of `salt` and [`Entry::sealed_text`].
+    /// SHA-256 of `salt` and [`ChangeEntry::sealed_text`].
     pub fn digest(&self, salt: &[u8]) -> Hash {
         Sha256::new().chain_update(salt).chain_update(self.sealed_text()).finalize().into()
     }
@@ -136,7 +136,7 @@ pub fn chain(previous: &Hash, digest: &Hash) -> Hash {
 
 /// Where a customer stands: one row of the mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct MirrorRow {
     /// The last known body; `None` once redacted, which the mirror never shows.
     pub body: Option<String>,
     /// When it was seen for the first time.
@@ -151,7 +151,7 @@ pub struct Standing {
     pub seq: i64,
 }
 
-impl Standing {
+impl MirrorRow {
     /// Whether the customer exists at the remote, as far as is known.
     pub fn is_live(&self) -> bool {
         self.deleted_at.is_none()
@@ -159,12 +159,12 @@ impl Standing {
 
     /// Where a customer stands after `entry`, having stood at `before`. `None` is a customer that the mirror does not hold:
     /// never seen, or erased.
-    pub fn fold(before: Option<Self>, entry: &Entry) -> Result<Option<Self>, ImpossibleChange> {
+    pub fn fold(before: Option<Self>, entry: &ChangeEntry) -> Result<Option<Self>, ImpossibleChange> {
         let at = &entry.observed_at;
         let impossible =
             || ImpossibleChange { seq: entry.seq, kind: entry.kind, customer_id: entry.customer_id.clone() };
         match (before, entry.kind) {
-            (None, Kind::Created) => Ok(Some(Self {
+            (None, ChangeKind::Created) => Ok(Some(Self {
                 body: entry.after.clone(),
                 first_seen_at: at.clone(),
                 changed_at: at.clone(),
@@ -172,16 +172,16 @@ impl Standing {
                 live_seq: entry.seq,
                 seq: entry.seq,
             })),
-            (Some(live), Kind::Updated) if live.is_live() => {
+            (Some(live), ChangeKind::Updated) if live.is_live() => {
                 Ok(Some(Self { body: entry.after.clone(), changed_at: at.clone(), seq: entry.seq, ..live }))
             }
-            (Some(live), Kind::Deleted) if live.is_live() => Ok(Some(Self {
+            (Some(live), ChangeKind::Deleted) if live.is_live() => Ok(Some(Self {
                 changed_at: at.clone(),
                 deleted_at: Some(at.clone()),
                 seq: entry.seq,
                 ..live
             })),
-            (Some(gone), Kind::Restored) if !gone.is_live() => Ok(Some(Self {
+            (Some(gone), ChangeKind::Restored) if !gone.is_live() => Ok(Some(Self {
                 body: entry.after.clone(),
                 changed_at: at.clone(),
                 deleted_at: None,
@@ -189,7 +189,7 @@ impl Standing {
                 seq: entry.seq,
                 ..gone
             })),
-            (Some(gone), Kind::Erased) if !gone.is_live() => Ok(None),
+            (Some(gone), ChangeKind::Erased) if !gone.is_live() => Ok(None),
             _ => Err(impossible()),
         }
     }
@@ -204,7 +204,7 @@ pub struct ImpossibleChange {
     /// The entry.
     pub seq: i64,
     /// What it says.
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// About whom.
     pub customer_id: CustomerId,
 }
@@ -213,8 +213,8 @@ pub struct ImpossibleChange {
 mod tests {
     use super::*;
 
-    fn entry(seq: i64, kind: Kind, after: Option<&str>) -> Entry {
-        Entry {
+    fn entry(seq: i64, kind: ChangeKind, after: Option<&str>) -> ChangeEntry {
+        ChangeEntry {
             seq,
             customer_id: CustomerId::new("a").unwrap(),
             kind,
@@ -230,34 +230,34 @@ mod tests {
     #[test]
     fn a_life_folds_to_where_it_stands() {
         let life = [
-            entry(1, Kind::Created, Some("one")),
-            entry(2, Kind::Updated, Some("two")),
-            entry(3, Kind::Deleted, None),
-            entry(4, Kind::Restored, Some("three")),
+            entry(1, ChangeKind::Created, Some("one")),
+            entry(2, ChangeKind::Updated, Some("two")),
+            entry(3, ChangeKind::Deleted, None),
+            entry(4, ChangeKind::Restored, Some("three")),
         ];
-        let stands = life.iter().try_fold(None, Standing::fold).unwrap().unwrap();
+        let stands = life.iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
         assert_eq!(stands.body.as_deref(), Some("three"));
         assert_eq!((stands.live_seq, stands.seq, stands.is_live()), (4, 4, true));
         assert_eq!(stands.first_seen_at, "2026-01-01T00:00:01.000Z");
 
-        let tombstone = life[..3].iter().try_fold(None, Standing::fold).unwrap().unwrap();
+        let tombstone = life[..3].iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
         assert_eq!(tombstone.body.as_deref(), Some("two"), "the last known body stays");
         assert_eq!(tombstone.deleted_at.as_deref(), Some("2026-01-01T00:00:03.000Z"));
-        assert_eq!(Standing::fold(Some(tombstone), &entry(4, Kind::Erased, None)), Ok(None));
+        assert_eq!(MirrorRow::fold(Some(tombstone), &entry(4, ChangeKind::Erased, None)), Ok(None));
     }
 
     #[test]
     fn each_step_of_a_life_says_when_it_was_and_by_which_entry() {
         let life = [
-            entry(1, Kind::Created, Some("one")),
-            entry(2, Kind::Updated, Some("two")),
-            entry(3, Kind::Deleted, None),
-            entry(4, Kind::Restored, Some("three")),
-            entry(5, Kind::Updated, Some("four")),
+            entry(1, ChangeKind::Created, Some("one")),
+            entry(2, ChangeKind::Updated, Some("two")),
+            entry(3, ChangeKind::Deleted, None),
+            entry(4, ChangeKind::Restored, Some("three")),
+            entry(5, ChangeKind::Updated, Some("four")),
         ];
         let mut stands = None;
         for (entry, live_seq) in life.iter().zip([1, 1, 1, 4, 4]) {
-            stands = Standing::fold(stands, entry).unwrap();
+            stands = MirrorRow::fold(stands, entry).unwrap();
             let step = stands.as_ref().unwrap();
             assert_eq!(
                 (step.seq, step.live_seq, &step.changed_at),
@@ -275,20 +275,20 @@ mod tests {
 
     #[test]
     fn what_cannot_follow_is_refused() {
-        let live = Standing::fold(None, &entry(1, Kind::Created, Some("one"))).unwrap();
-        let gone = Standing::fold(live.clone(), &entry(2, Kind::Deleted, None)).unwrap();
-        for kind in [Kind::Updated, Kind::Deleted, Kind::Restored, Kind::Erased] {
-            assert!(Standing::fold(None, &entry(1, kind, None)).is_err(), "{kind} of nobody");
+        let live = MirrorRow::fold(None, &entry(1, ChangeKind::Created, Some("one"))).unwrap();
+        let gone = MirrorRow::fold(live.clone(), &entry(2, ChangeKind::Deleted, None)).unwrap();
+        for kind in [ChangeKind::Updated, ChangeKind::Deleted, ChangeKind::Restored, ChangeKind::Erased] {
+            assert!(MirrorRow::fold(None, &entry(1, kind, None)).is_err(), "{kind} of nobody");
         }
-        for kind in [Kind::Created, Kind::Restored, Kind::Erased] {
+        for kind in [ChangeKind::Created, ChangeKind::Restored, ChangeKind::Erased] {
             assert!(
-                Standing::fold(live.clone(), &entry(2, kind, None)).is_err(),
+                MirrorRow::fold(live.clone(), &entry(2, kind, None)).is_err(),
                 "{kind} of a live customer"
             );
         }
-        for kind in [Kind::Created, Kind::Updated, Kind::Deleted] {
+        for kind in [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted] {
             assert!(
-                Standing::fold(gone.clone(), &entry(3, kind, None)).is_err(),
+                MirrorRow::fold(gone.clone(), &entry(3, kind, None)).is_err(),
                 "{kind} of a deleted customer"
             );
         }
@@ -296,25 +296,26 @@ mod tests {
 
     #[test]
     fn what_is_sealed_is_spelled_as_documented() {
-        let entry = Entry { after: Some("{\"id\":\"é\"}".into()), ..entry(7, Kind::Updated, None) };
+        let entry =
+            ChangeEntry { after: Some("{\"id\":\"é\"}".into()), ..entry(7, ChangeKind::Updated, None) };
         let text = r#"[7,"a","updated","2026-01-01T00:00:07.000Z","sweep",1,null,"{\"id\":\"é\"}",null]"#;
         assert_eq!(entry.sealed_text(), text);
     }
 
     #[test]
     fn a_digest_covers_every_field_and_the_salt() {
-        let base = entry(1, Kind::Created, Some("one"));
+        let base = entry(1, ChangeKind::Created, Some("one"));
         let other_id = CustomerId::new("b").unwrap();
         let variants = [
-            Entry { seq: 2, ..base.clone() },
-            Entry { customer_id: other_id, ..base.clone() },
-            Entry { kind: Kind::Updated, ..base.clone() },
-            Entry { observed_at: "2026".into(), ..base.clone() },
-            Entry { origin: Origin::Probe, ..base.clone() },
-            Entry { pass_id: None, ..base.clone() },
-            Entry { intent_id: Some("i".into()), ..base.clone() },
-            Entry { after: None, ..base.clone() },
-            Entry { redacts: Some("[1]".into()), ..base.clone() },
+            ChangeEntry { seq: 2, ..base.clone() },
+            ChangeEntry { customer_id: other_id, ..base.clone() },
+            ChangeEntry { kind: ChangeKind::Updated, ..base.clone() },
+            ChangeEntry { observed_at: "2026".into(), ..base.clone() },
+            ChangeEntry { origin: Origin::Probe, ..base.clone() },
+            ChangeEntry { pass_id: None, ..base.clone() },
+            ChangeEntry { intent_id: Some("i".into()), ..base.clone() },
+            ChangeEntry { after: None, ..base.clone() },
+            ChangeEntry { redacts: Some("[1]".into()), ..base.clone() },
         ];
         for variant in variants {
             assert_ne!(variant.digest(b"salt"), base.digest(b"salt"), "{variant:?}");

@@ -43,7 +43,7 @@ impl CustomerId {
 
     /// Whether the id can stand as one segment of a URL's path. `.` and `..` cannot, in any spelling: the remote can never be
     /// asked about them, so nothing about them can be proven.
-    pub fn can_be_asked(&self) -> bool {
+    pub fn can_be_requested(&self) -> bool {
         !matches!(self.0.as_str(), "." | "..")
     }
 }
@@ -284,7 +284,7 @@ mod tests {
     fn ids_cannot_write_to_a_terminal_and_dots_cannot_be_asked() {
         assert_eq!(CustomerId::new("\u{1b}[2J\n").unwrap().to_string(), "\\u{1b}[2J\\n");
         for (text, askable) in [(".", false), ("..", false), ("...", true), ("%2e", true), ("a/../b", true)] {
-            assert_eq!(CustomerId::new(text).unwrap().can_be_asked(), askable, "{text}");
+            assert_eq!(CustomerId::new(text).unwrap().can_be_requested(), askable, "{text}");
         }
     }
 }

@@ -22,8 +22,8 @@ use serde_json::{Map, Value};
 use super::customer::CustomerId;
 use super::time;
 
-pub use body::Body;
-pub use expect::{Expect, Surprise};
+pub use body::IntentBody;
+pub use expect::{Expect, Mismatch};
 pub use rule::{BadIntent, Rule};
 
 /// KOMOJU's limit on a metadata key, in characters.
@@ -81,18 +81,18 @@ impl fmt::Display for IntentId {
 
 /// What is wanted, and of whom.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
+pub enum IntentOp {
     /// A new customer with these parameters.
-    Create(Body),
+    Create(IntentBody),
     /// Other values for these parameters; what is not named stays.
-    Update(Target, Body),
+    Update(Target, IntentBody),
     /// The customer's end.
     Delete(Target),
 }
 
-impl Wish {
+impl IntentOp {
     /// The word in SQL, files and messages.
-    pub fn op(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Create(_) => "create",
             Self::Update(..) => "update",
@@ -116,7 +116,7 @@ impl Target {
             let intent = IntentId::new(intent).map_err(|_| BadIntent::at("customer_id", Rule::Reference))?;
             return Ok(Self::CreatedBy(intent));
         }
-        let id = CustomerId::new(text).ok().filter(CustomerId::can_be_asked);
+        let id = CustomerId::new(text).ok().filter(CustomerId::can_be_requested);
         // Nothing that a list, an editor or a URL may have added to it: with such a character it is another customer's id, or none.
         id.filter(|id| !id.as_str().contains(is_refused_in_an_id))
             .map(Self::Customer)
@@ -152,7 +152,7 @@ pub struct Intent {
     /// The id that its dropper chose.
     pub id: Option<IntentId>,
     /// What is wanted.
-    pub wish: Wish,
+    pub op: IntentOp,
     /// What its dropper last saw.
     pub expect: Option<Expect>,
     /// Nothing is sent before.
@@ -174,8 +174,8 @@ impl Intent {
     /// The first thing that is wrong with it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadIntent> {
         let intent = Self::stored(bytes)?;
-        match &intent.wish {
-            Wish::Create(body) if body.0.is_empty() => Err(BadIntent::at("body", Rule::EmptyCreate)),
+        match &intent.op {
+            IntentOp::Create(body) if body.0.is_empty() => Err(BadIntent::at("body", Rule::EmptyCreate)),
             _ => Ok(intent),
         }
     }
@@ -206,19 +206,21 @@ impl Intent {
         let mut object = |name: &str| fields.remove(name).filter(|value| !value.is_null());
         let (body, expect) = (object("body"), object("expect"));
         let target = target.as_deref().map(Target::new).transpose()?;
-        let body = body.map(Body::new).transpose()?;
-        let wish = match (op.as_deref(), target, body) {
-            (Some("create"), None, body) => Wish::Create(body.unwrap_or_else(|| Body(Map::new()))),
+        let body = body.map(IntentBody::new).transpose()?;
+        let op = match (op.as_deref(), target, body) {
+            (Some("create"), None, body) => IntentOp::Create(body.unwrap_or_else(|| IntentBody(Map::new()))),
             (Some("create"), Some(_), _) => return Err(BadIntent::at("customer_id", Rule::NotWithCreate)),
-            (Some("update"), Some(target), Some(body)) if !body.0.is_empty() => Wish::Update(target, body),
+            (Some("update"), Some(target), Some(body)) if !body.0.is_empty() => {
+                IntentOp::Update(target, body)
+            }
             (Some("update"), Some(_), _) => return Err(BadIntent::at("body", Rule::EmptyUpdate)),
-            (Some("delete"), Some(target), None) => Wish::Delete(target),
+            (Some("delete"), Some(target), None) => IntentOp::Delete(target),
             (Some("delete"), Some(_), Some(_)) => return Err(BadIntent::at("body", Rule::NotWithDelete)),
             (Some("update" | "delete"), None, _) => return Err(BadIntent::at("customer_id", Rule::Missing)),
             _ => return Err(BadIntent::at("op", Rule::Op)),
         };
         let expect = expect.map(Expect::new).transpose()?;
-        if expect.is_some() && matches!(wish, Wish::Create(_)) {
+        if expect.is_some() && matches!(op, IntentOp::Create(_)) {
             return Err(BadIntent::at("expect", Rule::NotWithCreate));
         }
         let moment = |text: String| {
@@ -227,7 +229,7 @@ impl Intent {
         };
         Ok(Self {
             id: id.map(IntentId::new).transpose()?,
-            wish,
+            op,
             expect,
             not_before: not_before.map(moment).transpose()?,
         })

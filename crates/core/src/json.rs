@@ -47,38 +47,38 @@ pub fn parse_unique(bytes: &[u8]) -> Result<Value, JsonError> {
 
 /// Reads one JSON value. A key that is repeated in an object counts with its last value.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
-    if may_spell_an_inner_key(bytes) {
+    if may_contain_internal_key(bytes) {
         return value(serde_json::from_slice(bytes)?, 0);
     }
     let usual = serde_json::from_slice(bytes)?;
-    match respells(&usual, 0)? {
+    match may_change_numbers(&usual, 0)? {
         false => Ok(usual),
         true => value(serde_json::from_slice(bytes)?, 0),
     }
 }
 
 /// Whether a key of the usual parser's own may stand in it, as it is or with letters written as escapes.
-pub(super) fn may_spell_an_inner_key(bytes: &[u8]) -> bool {
+pub(super) fn may_contain_internal_key(bytes: &[u8]) -> bool {
     // Most texts have neither of the two characters that such a key begins with.
     memchr::memchr2_iter(b'$', b'\\', bytes)
         .any(|at| matches!(bytes[at..].get(..5), Some(b"$serd" | [b'\\', b'u', b'0', b'0', b'2'..=b'7'])))
 }
 
 /// Whether the usual parser may have spelled a number of this value anew: one with an exponent. All others it keeps.
-fn respells(value: &Value, depth: usize) -> Result<bool, JsonError> {
+fn may_change_numbers(value: &Value, depth: usize) -> Result<bool, JsonError> {
     let mut any = false;
     match value {
         Value::Number(number) => any = number.as_str().contains('e'),
         Value::Array(items) => {
             let depth = deeper(depth)?;
             for item in items {
-                any |= respells(item, depth)?;
+                any |= may_change_numbers(item, depth)?;
             }
         }
         Value::Object(members) => {
             let depth = deeper(depth)?;
             for member in members.values() {
-                any |= respells(member, depth)?;
+                any |= may_change_numbers(member, depth)?;
             }
         }
         _ => {}

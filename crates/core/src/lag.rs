@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Kind, Origin};
+use super::{ChangeKind, Origin};
 
 /// How long reads may lag behind writes; zero where they never do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +27,9 @@ impl Consistency {
 
 /// One entry of a customer's log, and the state that it replaced.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Recent {
+pub struct RecentChange {
     /// What it records.
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// How that became known.
     pub origin: Origin,
     /// When it was committed.
@@ -40,7 +40,7 @@ pub struct Recent {
 
 /// Why a read is not applied, and when the customer is requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct DeferredRead {
     /// When the next read of it is certain to be no older.
     pub until: Timestamp,
     /// Whether the read shows a state that the log has replaced.

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use crate::intent::lifecycle::{Lifecycle, Outcome};
-use crate::intent::{Body, Intent, Wish};
-use crate::patience::Patience;
+use crate::intent::lifecycle::{Lifecycle, OutcomeStatus};
+use crate::intent::{Intent, IntentBody, IntentOp};
+use crate::park_timer::ParkTimer;
 use crate::plan::creates;
-use crate::remote::Push;
+use crate::remote::PushRequest;
 use crate::{CustomerId, time};
 
 /// An open intent, ready to be attempted.
@@ -24,9 +24,9 @@ pub struct OpenIntent {
     /// done.
     pub customer: Option<CustomerId>,
     /// What its first attempt fixed.
-    pub frozen: Frozen,
+    pub frozen: FrozenRequest,
     /// The time from which `park_after_h` counts.
-    pub patience: Option<Patience>,
+    pub park_timer: Option<ParkTimer>,
     /// Whether an attempt with this key was answered with a 5xx.
     pub met_server_error: bool,
     /// When the last attempt before this one ended, or began where its end is not known.
@@ -35,7 +35,7 @@ pub struct OpenIntent {
 
 /// What an intent's first attempt fixes for later attempts. It is committed before a byte is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Frozen {
+pub struct FrozenRequest {
     /// A create's idempotency key.
     pub key: Option<String>,
     /// The metadata key under which a create carries the intent's id.
@@ -53,36 +53,36 @@ pub struct Frozen {
 
 impl OpenIntent {
     /// The wish, where the row can be read.
-    pub fn wish(&self) -> Option<&Wish> {
-        self.intent.as_ref().ok().map(|intent| &intent.wish)
+    pub fn op(&self) -> Option<&IntentOp> {
+        self.intent.as_ref().ok().map(|intent| &intent.op)
     }
 
     /// Whether this is a create.
     pub fn is_create(&self) -> bool {
-        matches!(self.wish(), Some(Wish::Create(_)))
+        matches!(self.op(), Some(IntentOp::Create(_)))
     }
 
     /// Whether this is a delete.
     pub fn is_delete(&self) -> bool {
-        matches!(self.wish(), Some(Wish::Delete(_)))
+        matches!(self.op(), Some(IntentOp::Delete(_)))
     }
 
     /// The payment token that it sends.
     pub fn token(&self) -> Option<&str> {
-        match self.wish()? {
-            Wish::Create(body) | Wish::Update(_, body) => body.token(),
-            Wish::Delete(_) => None,
+        match self.op()? {
+            IntentOp::Create(body) | IntentOp::Update(_, body) => body.token(),
+            IntentOp::Delete(_) => None,
         }
     }
 
     /// Whether an earlier attempt may have taken effect.
     pub fn may_have_taken_effect(&self) -> bool {
-        self.life.outcome == Outcome::Unknown
+        self.life.outcome == OutcomeStatus::Unknown
     }
 
     /// The intent in a few words, such as `update of c1`.
     pub fn summary(&self) -> String {
-        match (self.wish().map(Wish::op), &self.customer) {
+        match (self.op().map(IntentOp::name), &self.customer) {
             (Some("create"), _) => "create".to_owned(),
             (Some(op), Some(customer)) => format!("{op} of {customer}"),
             (Some(op), None) => op.to_owned(),
@@ -91,19 +91,21 @@ impl OpenIntent {
     }
 
     /// The call that performs the intent; `None` while its customer or its key is missing.
-    pub fn push(&self) -> Option<Push> {
-        match self.wish()? {
-            Wish::Create(body) => {
-                Some(Push::Create { key: self.frozen.key.clone()?, body: self.as_sent(body) })
+    pub fn push(&self) -> Option<PushRequest> {
+        match self.op()? {
+            IntentOp::Create(body) => {
+                Some(PushRequest::Create { key: self.frozen.key.clone()?, body: self.as_sent(body) })
             }
-            Wish::Update(_, body) => Some(Push::Update { id: self.customer.clone()?, body: body.clone() }),
-            Wish::Delete(_) => Some(Push::Delete { id: self.customer.clone()? }),
+            IntentOp::Update(_, body) => {
+                Some(PushRequest::Update { id: self.customer.clone()?, body: body.clone() })
+            }
+            IntentOp::Delete(_) => Some(PushRequest::Delete { id: self.customer.clone()? }),
         }
     }
 
     /// A create's parameters as they are sent: with the intent's id under its tag, where it has
     /// one.
-    pub fn as_sent(&self, body: &Body) -> Body {
+    pub fn as_sent(&self, body: &IntentBody) -> IntentBody {
         match &self.frozen.tag {
             Some(tag) => body.clone().with_metadata(tag, &self.id),
             None => body.clone(),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Listed, Unreadable};
+use super::{RawCustomer, Unreadable};
 
 /// Which page is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +47,11 @@ pub struct Page {
     /// What the envelope says.
     pub hints: Hints,
     /// The customers that can be read, in the answer's order.
-    pub customers: Vec<Listed>,
+    pub customers: Vec<RawCustomer>,
     /// The customers that cannot be read, each with its position.
     pub unreadable: Vec<Unreadable>,
     /// The customers that are listed with `"deleted": true`: they count as not listed.
-    pub deleted: Vec<Listed>,
+    pub deleted: Vec<RawCustomer>,
 }
 
 impl Page {

@@ -26,7 +26,7 @@ impl PassKind {
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PassOutcome {
     /// Everything was read and everything that was found is recorded.
     Complete,
     /// Everything was read; deletions wait for an operator.
@@ -39,7 +39,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl PassOutcome {
     /// The word in SQL, logs and messages.
     pub fn word(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl fmt::Display for PassKind {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for PassOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
@@ -109,8 +109,13 @@ mod tests {
     #[test]
     fn passes_and_their_outcomes_have_the_words_of_the_schema() {
         assert_eq!([PassKind::Sweep, PassKind::Probe].map(|kind| kind.to_string()), ["sweep", "probe"]);
-        let outcomes =
-            [Outcome::Complete, Outcome::Held, Outcome::Partial, Outcome::Interrupted, Outcome::Failed];
+        let outcomes = [
+            PassOutcome::Complete,
+            PassOutcome::Held,
+            PassOutcome::Partial,
+            PassOutcome::Interrupted,
+            PassOutcome::Failed,
+        ];
         let words = outcomes.map(|outcome| outcome.to_string());
         assert_eq!(words, ["complete", "held", "partial", "interrupted", "failed"]);
     }

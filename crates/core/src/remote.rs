@@ -2,14 +2,14 @@
 
 pub mod error;
 
-use crate::intent::Body;
+use crate::intent::IntentBody;
 use crate::{Customer, CustomerId, Unreadable};
 
 use error::{ApiError, RemoteError};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Shown {
+pub enum CustomerAnswer {
     /// It exists.
     Found(Customer),
     /// It exists (HTTP 200), and what is shown of it cannot be read; the same request would be answered in the same way.
@@ -22,20 +22,20 @@ pub enum Shown {
 
 /// One call that changes something at the remote.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Push {
+pub enum PushRequest {
     /// A new customer. The same key with the same body is the same create, for 24 hours from its first use.
     Create {
         /// 1 to 100 ASCII characters, used for nothing else, ever.
         key: String,
         /// Its parameters.
-        body: Body,
+        body: IntentBody,
     },
     /// Other values; what is not named stays.
     Update {
         /// Whose. It must be one that [can be asked](CustomerId::can_be_asked).
         id: CustomerId,
         /// Which.
-        body: Body,
+        body: IntentBody,
     },
     /// A customer's end.
     Delete {
@@ -46,9 +46,9 @@ pub enum Push {
 
 /// What became of a push that was answered clearly. That there is no such customer is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Pushed {
+pub enum PushAnswer {
     /// It took effect (2xx).
-    Took {
+    Applied {
         /// The customer as the answer shows it, its payment source included.
         customer: PushedCustomer,
         /// The HTTP status.
@@ -57,7 +57,7 @@ pub enum Pushed {
     /// Update or delete: HTTP 404 with a JSON error whose code is `not_found`.
     NotFound {
         /// Its words, masked.
-        told: ApiError,
+        error: ApiError,
     },
 }
 
@@ -74,11 +74,11 @@ pub enum PushedCustomer {
 
 /// Whether a byte of a request may have reached the remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum BytesSent {
     /// There was no connection.
-    Nothing,
+    None,
     /// It may have taken effect, whatever came back.
-    Perhaps,
+    Maybe,
 }
 
 /// A push whose outcome is a refusal, or not known.
@@ -88,5 +88,5 @@ pub struct PushError {
     /// What happened.
     pub error: RemoteError,
     /// Whether it may have taken effect all the same. A refusal in the API's own words has not.
-    pub left: Left,
+    pub bytes_sent: BytesSent,
 }

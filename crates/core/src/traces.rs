@@ -43,9 +43,9 @@ pub struct Traces {
 
 /// A text that is searched.
 #[derive(Clone, Debug)]
-pub struct Searched(Vec<String>);
+pub struct SearchText(Vec<String>);
 
-impl Searched {
+impl SearchText {
     /// Takes bytes as text, whatever they are.
     pub fn new(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
@@ -106,14 +106,14 @@ impl Traces {
     }
 
     /// Whether the id stands in a text.
-    pub fn id_in(&self, text: &Searched) -> bool {
+    pub fn id_in(&self, text: &SearchText) -> bool {
         self.id.len() >= SHORTEST_ID && text.has(&self.id)
     }
 
     /// Whether an email stands in a text, or another value for which `is_rare` says that nobody else has it too.
     pub fn value_in<E>(
         &self,
-        text: &Searched,
+        text: &SearchText,
         mut is_rare: impl FnMut(&str) -> Result<bool, E>,
     ) -> Result<bool, E> {
         if self.emails().any(|email| text.has(email)) {
@@ -128,7 +128,7 @@ impl Traces {
     }
 
     /// Whether this JSON text is an intent for this customer and nobody else: for its id, or for nobody's and with its email.
-    pub fn is_only_theirs(&self, intent: &[u8]) -> bool {
+    pub fn is_only_about_customer(&self, intent: &[u8]) -> bool {
         let Ok(Value::Object(intent)) = super::json::parse(intent) else { return false };
         match intent.get("customer_id") {
             Some(Value::String(id)) => *id == self.id,
@@ -217,7 +217,7 @@ mod tests {
 
     fn found(text: &str) -> bool {
         let all_rare = |_: &str| Ok::<_, Infallible>(true);
-        hanako().value_in(&Searched::new(text.as_bytes()), all_rare).unwrap()
+        hanako().value_in(&SearchText::new(text.as_bytes()), all_rare).unwrap()
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         let mut traces = Traces::of("c-hanako-1");
         traces.add(&json!({"metadata": [["azabu-juban", "tokyo"], {"email": "a@b.c"}, {"note": "plain"}, "minato"], "email": "a@b"}));
         let in_text = |text: &str| {
-            let text = Searched::new(text.as_bytes());
+            let text = SearchText::new(text.as_bytes());
             traces.value_in(&text, |_| Ok::<_, Infallible>(true)).unwrap()
         };
         assert_eq!(["azabu-juban", "minato", "A@B.C"].map(in_text), [true; 3]);
@@ -257,14 +257,14 @@ mod tests {
 
     #[test]
     fn an_id_is_looked_for_unless_it_is_short() {
-        let text = Searched::new(b"for C-HANAKO-1, c-hana-1 and c-han-1");
+        let text = SearchText::new(b"for C-HANAKO-1, c-hana-1 and c-han-1");
         let found = ["c-hanako-1", "c-hana-1", "c-han-1", "c-hanako-2"].map(|id| Traces::of(id).id_in(&text));
         assert_eq!(found, [true, true, false, false]);
     }
 
     #[test]
     fn what_others_have_too_tells_nothing() {
-        let text = Searched::new("0901234".as_bytes());
+        let text = SearchText::new("0901234".as_bytes());
         assert!(!hanako().value_in(&text, |_| Ok::<_, Infallible>(false)).unwrap());
     }
 
@@ -278,9 +278,9 @@ mod tests {
             (json!({"op": "create", "body": {"email": "other"}}), false),
             (json!([{"customer_id": "c-hanako-1"}]), false),
         ] {
-            assert_eq!(hanako().is_only_theirs(intent.to_string().as_bytes()), expected, "{intent}");
+            assert_eq!(hanako().is_only_about_customer(intent.to_string().as_bytes()), expected, "{intent}");
         }
-        assert!(!hanako().is_only_theirs(b"{\"customer_id\": \"c-hanako-1\""));
+        assert!(!hanako().is_only_about_customer(b"{\"customer_id\": \"c-hanako-1\""));
     }
 
     #[test]

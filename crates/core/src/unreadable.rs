@@ -48,7 +48,7 @@ impl Unreadable {
 
 /// Where and when an unreadable customer was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct UnreadableOccurrence {
     /// The page of the list and the position on it; `None` where it was requested by its id.
     pub place: Option<(u64, u64)>,
     /// When, in the written form of [`time`](super::time).

@@ -3,7 +3,7 @@
 use super::Finding;
 use super::api::Asked;
 use super::database::Current;
-use crate::remote::Shown;
+use crate::remote::CustomerAnswer;
 use crate::secret::SecretKey;
 use komoju_core::Attention;
 
@@ -45,8 +45,8 @@ fn compare(current: &Current, key: &SecretKey, asked: Option<&Asked>) -> KeyMatc
         return KeyMatch::Same;
     }
     match asked.and_then(|asked| asked.known.as_ref()) {
-        Some(Ok(Shown::Found(_) | Shown::Unreadable(_))) => KeyMatch::SameAccount,
-        Some(Ok(Shown::NotFound)) => KeyMatch::OtherAccount,
+        Some(Ok(CustomerAnswer::Found(_) | CustomerAnswer::Unreadable(_))) => KeyMatch::SameAccount,
+        Some(Ok(CustomerAnswer::NotFound)) => KeyMatch::OtherAccount,
         Some(Err(_)) | None => KeyMatch::Unknown,
     }
 }

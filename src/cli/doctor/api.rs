@@ -11,7 +11,7 @@ use crate::cli::print::{count, grouped};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::remote::client::SetupError;
-use crate::remote::{Cause, Certificate, Http, Remote, RemoteError, Shown, Step};
+use crate::remote::{CertificateFault, CustomerAnswer, ErrorCause, Http, Remote, RemoteError, RequestStage};
 use crate::secret::SecretKey;
 use komoju_core::{CustomerId, Page, PageQuery};
 
@@ -37,7 +37,7 @@ pub(super) struct Asked {
     /// This machine's clock when the answer arrived, and the server's.
     clocks: Option<(Timestamp, Timestamp)>,
     /// The answer about the customer that was requested, if any was.
-    pub(super) known: Option<Result<Shown, RemoteError>>,
+    pub(super) known: Option<Result<CustomerAnswer, RemoteError>>,
 }
 
 /// Requests one page, and one known customer where the database is bound to another key.
@@ -92,13 +92,13 @@ impl Asked {
 /// Whether an immediate retry is of no use.
 fn is_final(error: &RemoteError) -> bool {
     match &error.cause {
-        Cause::KeyRefused(_)
-        | Cause::Throttled(_)
-        | Cause::Rejected(_)
-        | Cause::Redirected { .. }
-        | Cause::TooLarge { .. } => true,
-        Cause::Unreachable { step, .. } => matches!(step, Step::Tls(_)),
-        Cause::Unexpected(_) | Cause::Unusable(_) => false,
+        ErrorCause::KeyRefused(_)
+        | ErrorCause::Throttled(_)
+        | ErrorCause::Rejected(_)
+        | ErrorCause::Redirected { .. }
+        | ErrorCause::TooLarge { .. } => true,
+        ErrorCause::Unreachable { stage: step, .. } => matches!(step, RequestStage::Tls(_)),
+        ErrorCause::Unexpected(_) | ErrorCause::Unusable(_) => false,
     }
 }
 
@@ -121,7 +121,8 @@ fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Conf
     let page = match page {
         Ok(page) => page,
         Err(error) => {
-            let exit = if let Cause::KeyRefused(_) = error.cause { Exit::KeyRefused } else { Exit::Failed };
+            let exit =
+                if let ErrorCause::KeyRefused(_) = error.cause { Exit::KeyRefused } else { Exit::Failed };
             return Finding::fail("api", exit, format!("{url}: {error}"), advice(&error.cause, config));
         }
     };
@@ -140,72 +141,74 @@ fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Conf
 }
 
 /// What to do about an error.
-fn advice(cause: &Cause, config: &Config) -> String {
+fn advice(cause: &ErrorCause, config: &Config) -> String {
     let host = config.api.base_url.host_str().unwrap_or_default();
     let advice = match cause {
-        Cause::Unreachable { step, .. } => return advice_on_connection(*step, host, config),
-        Cause::Unexpected(error) if [401, 403].contains(&error.status) => {
+        ErrorCause::Unreachable { stage: step, .. } => return advice_on_connection(*step, host, config),
+        ErrorCause::Unexpected(error) if [401, 403].contains(&error.status) => {
             return format!(
                 "this comes from a firewall in front of the API, not from KOMOJU's own check of the key: see whether \
                  {host} blocks this machine's address, and ask KOMOJU's support"
             );
         }
-        Cause::KeyRefused(_) => {
+        ErrorCause::KeyRefused(_) => {
             "copy the secret key from KOMOJU's dashboard again, see that it may read customers, and restart the daemon: it \
              reads the key when it starts"
         }
-        Cause::Throttled(_) => {
+        ErrorCause::Throttled(_) => {
             "nothing: the daemon waits and slows down by itself; if it happens often, lower rate_limit.requests_per_second"
         }
-        Cause::Redirected { .. } => {
+        ErrorCause::Redirected { .. } => {
             "set api.base_url to the address that KOMOJU's documentation gives, or remove what redirects requests to it"
         }
-        Cause::Rejected(_) => "see that api.base_url and api.api_version are those of KOMOJU's documentation",
-        Cause::Unexpected(error) if error.status == 404 => {
+        ErrorCause::Rejected(_) => {
+            "see that api.base_url and api.api_version are those of KOMOJU's documentation"
+        }
+        ErrorCause::Unexpected(error) if error.status == 404 => {
             "see that api.base_url is the one of KOMOJU's documentation"
         }
-        Cause::Unexpected(_) => {
+        ErrorCause::Unexpected(_) => {
             "wait, then run `komoju-sync doctor` again; a daemon that runs retries by itself. If it stays so, ask KOMOJU's \
              support"
         }
-        Cause::TooLarge { .. } => {
+        ErrorCause::TooLarge { .. } => {
             "lower api.per_page: the daemon reads such a page in parts, which takes more requests"
         }
-        Cause::Unusable(_) => {
+        ErrorCause::Unusable(_) => {
             "something else than the API answers, perhaps: see that api.base_url is right, and what stands between"
         }
     };
     advice.to_owned()
 }
 
-fn advice_on_connection(step: Step, host: &str, config: &Config) -> String {
-    match step {
-        Step::Name => {
+fn advice_on_connection(stage: RequestStage, host: &str, config: &Config) -> String {
+    match stage {
+        RequestStage::Name => {
             format!("see that this machine finds names: getent hosts {host}; and that api.base_url is spelled right")
         }
-        Step::Connection => {
+        RequestStage::Connection => {
             let port = config.api.base_url.port_or_known_default().unwrap_or(443);
             format!(
                 "see that this machine may connect to {host}, port {port} (firewall, routes), and whether it needs a \
                  proxy (api.proxy)"
             )
         }
-        Step::Proxy => match &config.api.proxy {
+        RequestStage::Proxy => match &config.api.proxy {
             Some(proxy) => {
                 format!("see that the proxy {proxy} runs, lets this machine through, and is the right one (api.proxy)")
             }
             None => "look at api.proxy".to_owned(),
         },
-        Step::Tls(Certificate::Untimely) => {
+        RequestStage::Tls(CertificateFault::Untimely) => {
             "set this machine's clock (timedatectl); if it is right, the certificate of the host, or of a proxy between, \
              is not"
                 .to_owned()
         }
-        Step::Tls(Certificate::Untrusted | Certificate::Unchecked) => format!(
+        RequestStage::Tls(CertificateFault::Untrusted | CertificateFault::Unchecked) => format!(
             "see that ca-certificates is installed and current, and who answers for {host}: a proxy that opens TLS needs \
              its own certificate among them"
         ),
-        Step::Answer => format!(
+        RequestStage::Answer => format!(
             "try again; if it stays so, something between here and {host} drops connections, or KOMOJU is slow \
              (api.request_timeout_s)"
         ),
@@ -234,31 +237,31 @@ fn classify_clocks(clocks: Option<(Timestamp, Timestamp)>) -> Finding {
 mod tests {
     use super::super::finding::Level;
     use super::*;
-    use crate::remote::Call;
+    use crate::remote::ApiCall;
     use crate::remote::error::ApiError;
     use komoju_core::Hints;
 
     #[test]
     fn each_error_has_its_advice_and_only_the_apis_refusal_its_exit_code() {
-        let unreachable = |step| Cause::Unreachable { step, why: "why".into() };
+        let unreachable = |step| ErrorCause::Unreachable { stage: step, why: "why".into() };
         let answered = |status| ApiError { status, code: None, message: None, param: None };
         for (cause, exit, part) in [
-            (unreachable(Step::Name), Exit::Failed, "getent hosts komoju.com"),
-            (unreachable(Step::Connection), Exit::Failed, "port 443"),
-            (unreachable(Step::Proxy), Exit::Failed, "api.proxy"),
-            (unreachable(Step::Tls(Certificate::Untimely)), Exit::Failed, "clock"),
-            (unreachable(Step::Tls(Certificate::Untrusted)), Exit::Failed, "ca-certificates"),
-            (unreachable(Step::Tls(Certificate::Unchecked)), Exit::Failed, "ca-certificates"),
-            (unreachable(Step::Answer), Exit::Failed, "request_timeout_s"),
-            (Cause::KeyRefused(answered(401)), Exit::KeyRefused, "restart the daemon"),
-            (Cause::Throttled(answered(429)), Exit::Failed, "requests_per_second"),
-            (Cause::Rejected(answered(400)), Exit::Failed, "api.api_version"),
-            (Cause::Unexpected(answered(403)), Exit::Failed, "firewall"),
-            (Cause::Unexpected(answered(404)), Exit::Failed, "see that api.base_url is the one"),
-            (Cause::Unexpected(answered(503)), Exit::Failed, "wait, then run"),
-            (Cause::Unusable("no JSON".into()), Exit::Failed, "something else than the API"),
+            (unreachable(RequestStage::Name), Exit::Failed, "getent hosts komoju.com"),
+            (unreachable(RequestStage::Connection), Exit::Failed, "port 443"),
+            (unreachable(RequestStage::Proxy), Exit::Failed, "api.proxy"),
+            (unreachable(RequestStage::Tls(CertificateFault::Untimely)), Exit::Failed, "clock"),
+            (unreachable(RequestStage::Tls(CertificateFault::Untrusted)), Exit::Failed, "ca-certificates"),
+            (unreachable(RequestStage::Tls(CertificateFault::Unchecked)), Exit::Failed, "ca-certificates"),
+            (unreachable(RequestStage::Answer), Exit::Failed, "request_timeout_s"),
+            (ErrorCause::KeyRefused(answered(401)), Exit::KeyRefused, "restart the daemon"),
+            (ErrorCause::Throttled(answered(429)), Exit::Failed, "requests_per_second"),
+            (ErrorCause::Rejected(answered(400)), Exit::Failed, "api.api_version"),
+            (ErrorCause::Unexpected(answered(403)), Exit::Failed, "firewall"),
+            (ErrorCause::Unexpected(answered(404)), Exit::Failed, "see that api.base_url is the one"),
+            (ErrorCause::Unexpected(answered(503)), Exit::Failed, "wait, then run"),
+            (ErrorCause::Unusable("no JSON".into()), Exit::Failed, "something else than the API"),
         ] {
-            let error = RemoteError { call: Call::List { page: 1 }, cause, retry_after: None };
+            let error = RemoteError { call: ApiCall::List { page: 1 }, cause, retry_after: None };
             let finding = classify_page(&Err(error), Duration::ZERO, &Config::default());
             assert_eq!((finding.level, finding.exit), (Level::Fail, exit), "{finding:?}");
             assert!(finding.advice.as_ref().unwrap().contains(part), "{part}: {finding:?}");

@@ -4,7 +4,7 @@ use super::api::Asked;
 use super::database::Current;
 use super::{Exit, Finding};
 use crate::cli::print::count;
-use komoju_core::intent::lifecycle::State;
+use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::{Attention, Severity};
 
 const CHECK: &str = "state";
@@ -27,7 +27,7 @@ pub(super) fn check(current: Option<&Current>, is_in_use: bool, asked: Option<&A
     let seen = Seen { is_accepted: asked.is_some_and(Asked::is_accepted), is_in_use };
     let list = status.list.is_imprecise().then(|| imprecise_list(&status.attention));
     let others = status.attention.iter().filter_map(lag_or_wipe);
-    let state = classify(&status.attention, seen, status.count_in(State::Rejected));
+    let state = classify(&status.attention, seen, status.count_in(IntentState::Rejected));
     list.into_iter().chain(others).chain([state]).collect()
 }
 
@@ -118,7 +118,7 @@ fn waits(attention: &&Attention) -> bool {
 mod tests {
     use super::super::finding::Level;
     use super::*;
-    use komoju_core::attention::Waiting;
+    use komoju_core::attention::PendingItems;
 
     fn classified(attention: Attention) -> (Level, Exit) {
         let finding = classify(&[attention], Seen::default(), 0);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn condition_is_a_warning_or_a_failure_with_its_exit_code() {
-        let waiting = || Waiting { count: 1, oldest: None };
+        let waiting = || PendingItems { count: 1, oldest: None };
         for (attention, level, exit) in [
             (Attention::HeldDeletions(waiting()), Level::Warn, Exit::Waits),
             (Attention::HeldDeletes(waiting()), Level::Warn, Exit::Waits),
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn graver_condition_sets_level_and_exit_code() {
-        let parked = Attention::ParkedIntents(Waiting { count: 2, oldest: None });
+        let parked = Attention::ParkedIntents(PendingItems { count: 2, oldest: None });
         let finding = classify(&[parked, stale(Some("then"))], Seen::default(), 0);
         assert_eq!((finding.level, finding.exit), (Level::Fail, Exit::Failed));
         assert!(

@@ -9,7 +9,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::outbox::{delete_limit, operator, rows};
 use crate::store::{StoreError, Tx, write_beside};
-use komoju_core::intent::lifecycle::{Outcome, State};
+use komoju_core::intent::lifecycle::{IntentState, OutcomeStatus};
 use komoju_core::time;
 
 /// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or were sent within the last hour.
@@ -68,7 +68,7 @@ pub(super) fn retry(path: &Path, args: &Retry) -> anyhow::Result<Exit> {
     let corrected = args.body.as_deref().map(input::whole_body).transpose()?;
     let life = write_beside(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
     let how = match life.state {
-        State::Waiting => "waits to be tried again as the very same request",
+        IntentState::Waiting => "waits to be tried again as the very same request",
         _ => "is queued again",
     };
     print::note(&format!("{} {how}; {}", safe(&args.id), what_happens_next(path)?));
@@ -81,7 +81,7 @@ pub(super) fn cancel(path: &Path, args: &Cancel) -> anyhow::Result<Exit> {
     let cancel = |tx: &Tx<'_>, id: &String| {
         let known = rows::find(tx, id)?;
         operator::cancel(tx, id, &at, &by)?;
-        Ok(known.is_some_and(|known| known.life.outcome == Outcome::Unknown))
+        Ok(known.is_some_and(|known| known.life.outcome == OutcomeStatus::Unknown))
     };
     let are_unclear: Vec<bool> =
         write_beside(path, |tx| args.ids.iter().map(|id| cancel(tx, id)).collect::<Result<_, StoreError>>())?;

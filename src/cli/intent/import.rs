@@ -19,7 +19,7 @@ use crate::store::outbox::accept::{Accepted, Door, Keep, accept, accept_all};
 use crate::store::outbox::delete_limit;
 use crate::store::{Reader, StoreError, Tx, write_beside};
 use komoju_core::intent::text::TextFault;
-use komoju_core::intent::{BadIntent, Intent, Rule, Target, Wish};
+use komoju_core::intent::{BadIntent, Intent, IntentOp, Rule, Target};
 
 /// LARGEST limits a file, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -169,7 +169,7 @@ fn refuse(bad: &[(usize, String)]) -> Result<(), UsageError> {
 
 /// Prints what the intents are and would do.
 fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Result<(), StoreError> {
-    let of = |op| intents.iter().filter(|(_, intent)| intent.wish.op() == op).count() as u64;
+    let of = |op| intents.iter().filter(|(_, intent)| intent.op.name() == op).count() as u64;
     let (all, deletes) = (count(intents.len() as u64, "intent"), of("delete"));
     let (creates, updates) = (count(of("create"), "create"), count(of("update"), "update"));
     print::note(&format!("{all}: {creates}, {updates} and {}", count(deletes, "delete")));
@@ -191,7 +191,7 @@ fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Res
     for (_, intent) in intents.iter().take(SHOWN) {
         // The tag's value is the id; one that is not given is drawn when the intent is queued.
         let id = intent.id.as_ref().map_or("…", |id| id.as_str());
-        print::note(&format!("  {}", Call::of(&intent.wish, None, tag.map(|key| (key, id)))));
+        print::note(&format!("  {}", Call::of(&intent.op, None, tag.map(|key| (key, id)))));
     }
     if intents.len() > SHOWN {
         print::note(&format!("  … and {} more", grouped((intents.len() - SHOWN) as u64)));
@@ -203,12 +203,12 @@ fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Res
 fn customers(reader: &Reader, intents: &[(usize, Intent)]) -> Result<Option<String>, StoreError> {
     let (mut named, mut of_creates) = (BTreeSet::new(), BTreeSet::new());
     for (_, intent) in intents {
-        match &intent.wish {
-            Wish::Create(_) => {}
-            Wish::Update(Target::Customer(id), _) | Wish::Delete(Target::Customer(id)) => {
+        match &intent.op {
+            IntentOp::Create(_) => {}
+            IntentOp::Update(Target::Customer(id), _) | IntentOp::Delete(Target::Customer(id)) => {
                 named.insert(id);
             }
-            Wish::Update(Target::CreatedBy(id), _) | Wish::Delete(Target::CreatedBy(id)) => {
+            IntentOp::Update(Target::CreatedBy(id), _) | IntentOp::Delete(Target::CreatedBy(id)) => {
                 of_creates.insert(id.as_str());
             }
         }

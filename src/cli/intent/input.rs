@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cli::exit::UsageError;
 use crate::cli::print::safe;
-use komoju_core::intent::{Body, text};
+use komoju_core::intent::{IntentBody, text};
 
 /// LONGEST limits a single intent, in bytes; KOMOJU's own limits are far below.
 pub(super) const LONGEST: usize = 1024 * 1024;
@@ -50,8 +50,8 @@ pub(super) fn body(argument: &str) -> anyhow::Result<Value> {
 }
 
 /// Reads `--body` as checked parameters, at least one.
-pub(super) fn whole_body(argument: &str) -> anyhow::Result<Body> {
-    let body = Body::new(body(argument)?).map_err(UsageError::from)?;
+pub(super) fn whole_body(argument: &str) -> anyhow::Result<IntentBody> {
+    let body = IntentBody::new(body(argument)?).map_err(UsageError::from)?;
     if body.fields().is_empty() {
         return Err(UsageError("--body: needs at least one parameter".to_owned()).into());
     }

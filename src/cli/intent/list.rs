@@ -12,7 +12,7 @@ use crate::cli::print::{self, Out, Style, count, plain, safe};
 use crate::store::outbox::queue::{self, Which};
 use crate::store::read::Record;
 use crate::store::{Conn, Reader, StoreError};
-use komoju_core::intent::lifecycle::State;
+use komoju_core::intent::lifecycle::IntentState;
 
 /// The intents that are not settled, in the order of acceptance.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) struct List {
     all: bool,
     /// Only those in this state: queued, sending, waiting, done, rejected, parked or cancelled.
     #[arg(long, value_parser = parse_state)]
-    state: Option<State>,
+    state: Option<IntentState>,
     #[command(flatten)]
     style: Style,
 }
@@ -44,9 +44,9 @@ pub(super) struct Show {
     style: Style,
 }
 
-fn parse_state(word: &str) -> Result<State, UsageError> {
-    State::from_word(word).ok_or_else(|| {
-        let words = State::ALL.map(State::word).join(", ");
+fn parse_state(word: &str) -> Result<IntentState, UsageError> {
+    IntentState::from_word(word).ok_or_else(|| {
+        let words = IntentState::ALL.map(IntentState::word).join(", ");
         UsageError(format!("a state is one of {words}"))
     })
 }
@@ -65,12 +65,12 @@ impl Row {
         Ok(Self { record, is_held })
     }
 
-    fn state(&self) -> Option<State> {
-        self.record.text("state").and_then(State::from_word)
+    fn state(&self) -> Option<IntentState> {
+        self.record.text("state").and_then(IntentState::from_word)
     }
 
     fn is_parked(&self) -> bool {
-        self.state() == Some(State::Parked)
+        self.state() == Some(IntentState::Parked)
     }
 
     /// The commands that an operator can decide with.
@@ -81,10 +81,10 @@ impl Row {
         if self.is_held {
             ways.push(format!("let it through: komoju-sync intent approve {id}"));
         }
-        if matches!(self.state(), Some(State::Parked | State::Rejected)) {
+        if matches!(self.state(), Some(IntentState::Parked | IntentState::Rejected)) {
             ways.push(format!("try it again:   komoju-sync intent retry {id}{with_body}"));
         }
-        if matches!(self.state(), Some(State::Parked | State::Queued)) {
+        if matches!(self.state(), Some(IntentState::Parked | IntentState::Queued)) {
             ways.push(format!("take it back:   komoju-sync intent cancel {id}"));
         }
         ways

@@ -14,11 +14,11 @@ use crate::remote::client;
 use crate::store::outbox::delete_limit;
 use crate::store::outbox::queue::{self, Planned};
 use crate::store::{Conn, Reader};
-use komoju_core::intent::lifecycle::{Outcome, State};
-use komoju_core::intent::{Body, MASKED_TOKEN, Target, Wish};
+use komoju_core::intent::lifecycle::{IntentState, OutcomeStatus};
+use komoju_core::intent::{IntentBody, IntentOp, MASKED_TOKEN, Target};
 use komoju_core::lag::Consistency;
 use komoju_core::open_intent::OpenIntent;
-use komoju_core::patience::Moment;
+use komoju_core::park_timer::Moment;
 use komoju_core::plan::attempt;
 use komoju_core::plan::settle::refusal;
 use komoju_core::{CustomerId, time};
@@ -48,23 +48,23 @@ pub(super) struct Call {
 impl Call {
     /// The call that carries out an intent. `customer` is the resolved customer; `tag` marks a
     /// create.
-    pub(super) fn of(wish: &Wish, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
+    pub(super) fn of(op: &IntentOp, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
         let of_customer = |target: &Target| match (customer, target) {
             (Some(id), _) | (None, Target::Customer(id)) => client::path(&["customers", id.as_str()]),
             (None, Target::CreatedBy(intent)) => format!("{}/@{intent}", client::path(&["customers"])),
         };
-        match wish {
-            Wish::Create(body) => {
+        match op {
+            IntentOp::Create(body) => {
                 let body = match tag.filter(|(key, _)| !body.has_metadata(key)) {
                     Some((key, id)) => body.clone().with_metadata(key, id),
                     None => body.clone(),
                 };
                 Self { method: "POST", path: client::path(&["customers"]), body: Some(masked(&body)) }
             }
-            Wish::Update(target, body) => {
+            IntentOp::Update(target, body) => {
                 Self { method: "PATCH", path: of_customer(target), body: Some(masked(body)) }
             }
-            Wish::Delete(target) => Self { method: "DELETE", path: of_customer(target), body: None },
+            IntentOp::Delete(target) => Self { method: "DELETE", path: of_customer(target), body: None },
         }
     }
 }
@@ -76,7 +76,7 @@ impl fmt::Display for Call {
     }
 }
 
-fn masked(body: &Body) -> Value {
+fn masked(body: &IntentBody) -> Value {
     let mut fields = body.without_token();
     if body.token().is_some() {
         fields.insert("payment_details".to_owned(), MASKED_TOKEN.into());
@@ -126,8 +126,8 @@ impl PlannedCall {
     /// Plans an intent.
     fn of(planned: &Planned, by: &PlannedBy<'_>) -> Self {
         let open = &planned.open;
-        let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
-        let is_new_delete = matches!(wish, Some(Wish::Delete(_))) && open.life.state == State::Queued;
+        let op = open.intent.as_ref().ok().map(|intent| &intent.op);
+        let is_new_delete = matches!(op, Some(IntentOp::Delete(_))) && open.life.state == IntentState::Queued;
         let is_held = planned.is_held || by.holds_deletes && is_new_delete && !planned.is_approved;
         let has_key = open.frozen.key.is_some();
         // A tag is fixed with the key.
@@ -138,20 +138,20 @@ impl PlannedCall {
         let key = if has_key { "its" } else { "new" };
         let waits_for = waits_for(planned, is_held, &time::written(by.now.wall));
         Self {
-            op: wish.map(Wish::op),
+            op: op.map(IntentOp::name),
             state: open.life.state.word(),
             customer_id: open.customer.as_ref().map(|id| id.as_str().to_owned()),
             email: email.map(str::to_owned),
-            call: wish.map(|wish| Call::of(wish, open.customer.as_ref(), tag)),
-            key: matches!(wish, Some(Wish::Create(_))).then_some(key),
-            differs: match wish {
-                Some(Wish::Update(_, body)) => differences(body, mirrored),
+            call: op.map(|op| Call::of(op, open.customer.as_ref(), tag)),
+            key: matches!(op, Some(IntentOp::Create(_))).then_some(key),
+            differs: match op {
+                Some(IntentOp::Update(_, body)) => differences(body, mirrored),
                 _ => Value::Null,
             },
             next_step: next_step(open, waits_for.as_deref(), by),
             waits_for,
-            is_unclear: open.life.outcome == Outcome::Unknown,
-            needs_operator: is_held || open.life.state == State::Parked,
+            is_unclear: open.life.outcome == OutcomeStatus::Unknown,
+            needs_operator: is_held || open.life.state == IntentState::Parked,
             id: open.id.clone(),
         }
     }
@@ -190,11 +190,11 @@ impl fmt::Display for PlannedCall {
 fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
     let open = &planned.open;
     match open.life.state {
-        State::Parked => {
+        IntentState::Parked => {
             let why = planned.reason.as_deref().unwrap_or_default();
             return Some(format!("a person (`komoju-sync intent retry` or `cancel`): {why}"));
         }
-        State::Sending => return Some("the answer to its attempt".to_owned()),
+        IntentState::Sending => return Some("the answer to its attempt".to_owned()),
         _ => {}
     }
     let intent = match &open.intent {
@@ -205,8 +205,8 @@ fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
         let why = "too many deletes are open or were sent within the last hour";
         return Some(format!("`komoju-sync intent approve`: {why}"));
     }
-    let awaited = match &intent.wish {
-        Wish::Update(Target::CreatedBy(create), _) | Wish::Delete(Target::CreatedBy(create)) => {
+    let awaited = match &intent.op {
+        IntentOp::Update(Target::CreatedBy(create), _) | IntentOp::Delete(Target::CreatedBy(create)) => {
             open.customer.is_none().then(|| create.as_str())
         }
         _ => None,
@@ -287,7 +287,7 @@ pub(in crate::cli) fn print(
 }
 
 /// What an update changes, by the mirror: `{"email": {"from": …, "to": …}}`; metadata key by key.
-fn differences(body: &Body, mirrored: Option<&Map<String, Value>>) -> Value {
+fn differences(body: &IntentBody, mirrored: Option<&Map<String, Value>>) -> Value {
     let mut differs = Map::new();
     let mut compare = |field: String, from: Option<&Value>, to: &Value| {
         let from = from.unwrap_or(&Value::Null);
@@ -318,7 +318,7 @@ mod tests {
     use komoju_core::intent::Intent;
 
     fn call(intent: &Value, tag: Option<(&str, &str)>) -> String {
-        Call::of(&Intent::parse(&intent.to_string()).unwrap().wish, None, tag).to_string()
+        Call::of(&Intent::parse(&intent.to_string()).unwrap().op, None, tag).to_string()
     }
 
     #[test]
@@ -336,8 +336,9 @@ mod tests {
 
     #[test]
     fn differences_name_metadata_by_key() {
-        let body =
-            Body::new(json!({"email": "b", "metadata": {"x": "1", "y": "2"}, "payment_details": "tok_s"}));
+        let body = IntentBody::new(
+            json!({"email": "b", "metadata": {"x": "1", "y": "2"}, "payment_details": "tok_s"}),
+        );
         let mirrored = json!({"email": "a", "metadata": {"x": "1", "z": "3"}, "source": null});
         let differs = differences(&body.unwrap(), mirrored.as_object());
         assert_eq!(

@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::store::Reader;
 use crate::store::outbox::queue;
 use crate::watch::{LOOK_EVERY, Watch};
-use komoju_core::intent::lifecycle::State;
+use komoju_core::intent::lifecycle::IntentState;
 
 /// SOONEST controls how soon after a change the intent is read first.
 const SOONEST: Duration = Duration::from_millis(5);
@@ -74,15 +74,15 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
 }
 
 /// Reports how an intent ended.
-fn report(reader: &Reader, id: &str, state: State, reason: Option<String>) -> anyhow::Result<()> {
+fn report(reader: &Reader, id: &str, state: IntentState, reason: Option<String>) -> anyhow::Result<()> {
     let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
     let next = match state {
-        State::Done => {
+        IntentState::Done => {
             let row = reader.look(|conn| queue::intent(conn, id))?;
             let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
             customer.map(|customer| format!(": customer {}", print::safe(customer))).unwrap_or_default()
         }
-        State::Parked => format!("; see `komoju-sync intent show {}`", print::safe(id)),
+        IntentState::Parked => format!("; see `komoju-sync intent show {}`", print::safe(id)),
         _ => String::new(),
     };
     print::note(&format!("{state}{why}{next}"));
@@ -90,12 +90,12 @@ fn report(reader: &Reader, id: &str, state: State, reason: Option<String>) -> an
 }
 
 /// The exit code of a final state; none while the outcome is open.
-fn exit_of(state: State) -> Option<Exit> {
+fn exit_of(state: IntentState) -> Option<Exit> {
     match state {
-        State::Queued | State::Sending | State::Waiting => None,
-        State::Done => Some(Exit::Fine),
-        State::Rejected | State::Cancelled => Some(Exit::Failed),
-        State::Parked => Some(Exit::Waits),
+        IntentState::Queued | IntentState::Sending | IntentState::Waiting => None,
+        IntentState::Done => Some(Exit::Fine),
+        IntentState::Rejected | IntentState::Cancelled => Some(Exit::Failed),
+        IntentState::Parked => Some(Exit::Waits),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::remote::Http;
 use crate::store::Reader;
 use crate::tasks::pull::{Planned, Pull};
 use komoju_core::plan::writes::Write;
-use komoju_core::{Kind, PassKind};
+use komoju_core::{ChangeKind, PassKind};
 
 /// QUEUE controls how many planned changes wait for a slow reader of the output before the pass waits too.
 const QUEUE: usize = 64;
@@ -35,9 +35,9 @@ struct Totals {
 impl Totals {
     fn add(&mut self, planned: &Planned) {
         match planned {
-            Planned::Change(Write::Record { kind: Kind::Created, .. }) => self.created += 1,
-            Planned::Change(Write::Record { kind: Kind::Updated, .. }) => self.updated += 1,
-            Planned::Change(Write::Record { kind: Kind::Restored, .. }) => self.restored += 1,
+            Planned::Change(Write::Record { kind: ChangeKind::Created, .. }) => self.created += 1,
+            Planned::Change(Write::Record { kind: ChangeKind::Updated, .. }) => self.updated += 1,
+            Planned::Change(Write::Record { kind: ChangeKind::Restored, .. }) => self.restored += 1,
             Planned::Change(Write::Delete { .. }) => self.deleted += 1,
             Planned::Change(_) => {}
             Planned::Hold(..) => self.held += 1,

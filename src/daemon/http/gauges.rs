@@ -10,7 +10,7 @@ use crate::daemon::status::{Intents, Status};
 use crate::metrics::{self, set, set_of};
 use crate::store::beside;
 use crate::tasks::spool;
-use komoju_core::intent::lifecycle::State;
+use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::time;
 
 /// MOST_FILES controls up to how many files of a directory are counted.
@@ -78,7 +78,7 @@ fn set_status(status: &Status, now: Timestamp) {
     set(metrics::LONGEST_LAG, status.list.longest_lag_s.unwrap_or(0.0));
     set_of(metrics::UNFINISHED_WIPES, "of", "erasure", one_if(status.wipe.erasure));
     set_of(metrics::UNFINISHED_WIPES, "of", "tokens", one_if(status.wipe.tokens));
-    for state in State::ALL {
+    for state in IntentState::ALL {
         let intents = status.intents.get(state.word());
         set_of(metrics::INTENTS, "state", state.word(), intents.map_or(0, Intents::count) as f64);
         if !state.is_settled() {

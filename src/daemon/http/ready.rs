@@ -37,7 +37,7 @@ mod tests {
         let at = komoju_core::time::written(now);
         let swept = move |tx: &crate::store::Tx<'_>| {
             let id = passes::start(tx, komoju_core::PassKind::Sweep, &at)?;
-            passes::finish(tx, id, &at, komoju_core::Outcome::Held, None)
+            passes::finish(tx, id, &at, komoju_core::PassOutcome::Held, None)
         };
         store.write(swept).await.unwrap();
         let status = Status::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();

@@ -6,9 +6,9 @@ use super::{Intents, Status};
 use crate::store::log::list_state::ListState;
 use crate::store::read::Record;
 use crate::tasks::spool;
-use komoju_core::attention::Waiting;
-use komoju_core::intent::lifecycle::State;
-use komoju_core::{Attention, Outcome, PassKind, time};
+use komoju_core::attention::PendingItems;
+use komoju_core::intent::lifecycle::IntentState;
+use komoju_core::{Attention, PassKind, PassOutcome, time};
 
 /// The oldest ids that wait for an operator, where the status does not contain them.
 pub(super) struct Oldest {
@@ -40,8 +40,8 @@ fn stops(status: &Status) -> [Option<Attention>; 4] {
 
 /// Returns the conditions that wait for a decision.
 fn decisions(status: &Status, oldest: Oldest) -> [Option<Attention>; 4] {
-    let waiting = |count: u64, oldest| (count > 0).then_some(Waiting { count, oldest });
-    let parked = match status.intents.get(State::Parked.word()) {
+    let waiting = |count: u64, oldest| (count > 0).then_some(PendingItems { count, oldest });
+    let parked = match status.intents.get(IntentState::Parked.word()) {
         Some(Intents::Open { count, oldest, .. }) => waiting(*count, oldest.clone()),
         _ => None,
     };
@@ -63,7 +63,7 @@ fn passes(status: &Status) -> [Option<Attention>; 5] {
         Some(Attention::FailedPass { kind, id, outcome, error })
     };
     let partial =
-        status.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(Outcome::Partial.word()));
+        status.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(PassOutcome::Partial.word()));
     let partial = partial.map(|pass| Attention::PartialSweep {
         id: pass.number("id"),
         unverified: u64::try_from(pass.number("unverified")).unwrap_or(0),

@@ -10,7 +10,7 @@ use komoju_core::{CustomerId, Page, PageQuery};
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::remote::{Remote as _, Shown};
+use crate::remote::{CustomerAnswer, Remote as _};
 
 /// A page with one customer.
 const PAGE: &[u8] = br#"{"total":1,"page":1,"per_page":10,"last_page":1,"data":[{"id":"a"}]}"#;
@@ -134,7 +134,7 @@ async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() 
     assert_eq!(long(150_000).list(1).await.unwrap().customers.len(), 150_000);
     assert!(matches!(
         long(300_000).list(1).await.unwrap_err().cause,
-        Cause::TooLarge { limit_kib: 3072, .. }
+        ErrorCause::TooLarge { limit_kib: 3072, .. }
     ));
 }
 
@@ -142,7 +142,7 @@ async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() 
 async fn broken_gzip_is_transient() {
     let server = Server::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(PAGE)[..30].to_vec());
     let error = server.list(1).await.unwrap_err();
-    assert_eq!(error.class(), crate::remote::Class::Transient, "{error}");
+    assert_eq!(error.class(), crate::remote::ErrorClass::Transient, "{error}");
 }
 
 #[tokio::test]
@@ -158,10 +158,10 @@ async fn byte_order_mark_before_json_is_ignored() {
     assert!(Server::answering("200 OK", marked(PAGE)).list(1).await.is_ok());
     let customer = Server::answering("200 OK", marked(br#"{"id":"a"}"#));
     let id = CustomerId::new("a").unwrap();
-    assert!(matches!(customer.client().show(&id).await, Ok(Shown::Found(_))));
+    assert!(matches!(customer.client().show(&id).await, Ok(CustomerAnswer::Found(_))));
     let gone = br#"{"error":{"code":"not_found"}}"#;
     let gone = Server::answering("404 Not Found", marked(gone));
-    assert_eq!(gone.client().show(&id).await, Ok(Shown::NotFound));
+    assert_eq!(gone.client().show(&id).await, Ok(CustomerAnswer::NotFound));
     // Only one mark is ignored, and only at the start.
     assert!(Server::answering("200 OK", marked(&marked(PAGE))).list(1).await.is_err());
 }
@@ -171,7 +171,7 @@ async fn redirect_is_not_followed_not_retried_and_names_its_target() {
     let server =
         Server::answering("308 Permanent\r\nLocation: https://new.example/api?k=sk_test_9aQ+x/Zr7", vec![]);
     let error = server.list(1).await.unwrap_err();
-    assert_eq!(error.class(), crate::remote::Class::Rejected);
+    assert_eq!(error.class(), crate::remote::ErrorClass::Rejected);
     assert_eq!(error.status(), Some(308));
     let text = error.to_string();
     assert!(text.contains("answered HTTP 308, a redirect to https://new.example/api?k="), "{text}");

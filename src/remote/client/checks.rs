@@ -10,7 +10,7 @@ use super::{Answer, Http, wire};
 use crate::clock::ManualClock;
 use crate::config::Config;
 use crate::remote::wire::Answered;
-use crate::remote::{Call, Class, RemoteError};
+use crate::remote::{ApiCall, ErrorClass, RemoteError};
 use crate::secret::{Masker, SecretKey};
 use komoju_core::json::checks::canonical;
 use komoju_core::time::LONGEST_PAUSE;
@@ -112,7 +112,7 @@ pub(crate) fn error(status: u16, bytes: &[u8]) {
             assert_eq!(told, status);
         }
         assert_eq!(error.retry_after, None);
-        let is_refusal = matches!(error.class(), Class::Auth | Class::Rejected);
+        let is_refusal = matches!(error.class(), ErrorClass::Auth | ErrorClass::Rejected);
         assert!(!is_refusal || (300..500).contains(&status) || status == 502, "{error}");
         for text in [told.code, told.message, told.param].into_iter().flatten() {
             let shown = masker.text(&text);
@@ -155,7 +155,7 @@ pub(crate) fn retry_after(bytes: &[u8]) {
 
 fn answered(status: u16, headers: HeaderMap, bytes: &[u8]) -> RemoteError {
     let answer = Answer { status, headers, body: bytes.to_vec(), is_whole: true };
-    CLIENT.with(|(http, _)| http.error_of(&Call::List { page: 1 }, &answer))
+    CLIENT.with(|(http, _)| http.error_of(&ApiCall::List { page: 1 }, &answer))
 }
 
 /// Checks an explanation: it is not empty, and shows no key.

@@ -3,49 +3,60 @@
 use reqwest::header::CONTENT_TYPE;
 
 use super::{Answer, Http, NoAnswer, ONE_CUSTOMER, Terms};
-use crate::remote::error::{Call, Cause, RemoteError};
+use crate::remote::error::{ApiCall, ErrorCause, RemoteError};
 use crate::remote::limiter::Share;
 use crate::remote::meter::Meter;
 use crate::remote::wire::{self, Answered};
-use crate::remote::{Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Shown};
+use crate::remote::{
+    BytesSent, CustomerAnswer, PushAnswer, PushError, PushRemote, PushRequest, PushedCustomer,
+};
 use crate::secret::MASK;
 use komoju_core::CustomerId;
 
 impl Http {
     /// Sends one push and classifies its answer.
-    async fn pushed(&self, push: &Push, call: &Call, meter: &mut Meter<'_>) -> Result<Pushed, PushError> {
+    async fn pushed(
+        &self,
+        push: &PushRequest,
+        call: &ApiCall,
+        meter: &mut Meter<'_>,
+    ) -> Result<PushAnswer, PushError> {
         let (request, asked) = match push {
-            Push::Create { key, body } => {
+            PushRequest::Create { key, body } => {
                 let request = self.client.post(self.url(&["customers"]));
                 (request.header("x-komoju-idempotency", key).body(body.text()), None)
             }
-            Push::Update { id, body } => {
+            PushRequest::Update { id, body } => {
                 let request = self.client.patch(self.url(&["customers", id.as_str()]));
                 (request.body(body.text()), Some(id))
             }
-            Push::Delete { id } => (self.client.delete(self.url(&["customers", id.as_str()])), Some(id)),
+            PushRequest::Delete { id } => {
+                (self.client.delete(self.url(&["customers", id.as_str()])), Some(id))
+            }
         };
         let request = match push {
-            Push::Delete { .. } => request,
+            PushRequest::Delete { .. } => request,
             _ => request.header(CONTENT_TYPE, "application/json"),
         };
         let answer = self
             .exchange(call, Terms { share: Share::Write, limit: ONE_CUSTOMER }, request, meter)
             .await
-            .map_err(|NoAnswer { cause, left }| PushError {
+            .map_err(|NoAnswer { cause, bytes_sent }| PushError {
                 error: RemoteError { call: call.clone(), cause, retry_after: None },
-                left,
+                bytes_sent,
             })?;
         let answer = match push {
-            Push::Create { body, .. } | Push::Update { body, .. } => without(answer, body.token()),
-            Push::Delete { .. } => answer,
+            PushRequest::Create { body, .. } | PushRequest::Update { body, .. } => {
+                without(answer, body.token())
+            }
+            PushRequest::Delete { .. } => answer,
         };
         match answer.status {
             // A server in front of the API answered, so the outcome of the request is unknown.
             200..=299 if wire::is_web_page(&answer.body) => {
-                let cause = Cause::Unexpected(wire::error(answer.status, &answer.body).0);
+                let cause = ErrorCause::Unexpected(wire::error(answer.status, &answer.body).0);
                 let error = RemoteError { call: call.clone(), cause, retry_after: None };
-                Err(PushError { error, left: Left::Perhaps })
+                Err(PushError { error, bytes_sent: BytesSent::Maybe })
             }
             // The request took effect, even if its answer cannot be read.
             200..=299 => {
@@ -57,37 +68,37 @@ impl Http {
                     }
                     _ => PushedCustomer::None,
                 };
-                Ok(Pushed::Took { customer, status: answer.status })
+                Ok(PushAnswer::Applied { customer, status: answer.status })
             }
             _ => match self.error_of(call, &answer) {
-                RemoteError { cause: Cause::Rejected(told), .. }
+                RemoteError { cause: ErrorCause::Rejected(told), .. }
                     if told.status == 404 && told.code.as_deref() == Some("not_found") && asked.is_some() =>
                 {
-                    Ok(Pushed::NotFound { told })
+                    Ok(PushAnswer::NotFound { error: told })
                 }
-                error => Err(PushError { error, left: Left::Perhaps }),
+                error => Err(PushError { error, bytes_sent: BytesSent::Maybe }),
             },
         }
     }
 }
 
 impl PushRemote for Http {
-    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
+    async fn push(&self, push: &PushRequest) -> Result<PushAnswer, PushError> {
         let call = match push {
-            Push::Create { .. } => Call::Create,
-            Push::Update { id, .. } => Call::Update { id: self.masker.text(id.as_str()) },
-            Push::Delete { id } => Call::Delete { id: self.masker.text(id.as_str()) },
+            PushRequest::Create { .. } => ApiCall::Create,
+            PushRequest::Update { id, .. } => ApiCall::Update { id: self.masker.text(id.as_str()) },
+            PushRequest::Delete { id } => ApiCall::Delete { id: self.masker.text(id.as_str()) },
         };
         let mut meter = Meter::new(&call, &*self.clock);
         let pushed = self.pushed(push, &call, &mut meter).await;
         match &pushed {
-            Ok(pushed) => meter.answered(matches!(pushed, Pushed::Took { .. })),
+            Ok(pushed) => meter.answered(matches!(pushed, PushAnswer::Applied { .. })),
             Err(refused) => meter.failed(&refused.error),
         }
         pushed
     }
 
-    async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+    async fn look(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
         self.shown(id, Share::Write).await
     }
 }

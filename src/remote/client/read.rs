@@ -7,11 +7,11 @@ use jiff::Timestamp;
 
 use super::{Http, ONE_CUSTOMER, Terms};
 use crate::remote::client::classify::too_large;
-use crate::remote::error::{Call, Cause, RemoteError};
+use crate::remote::error::{ApiCall, ErrorCause, RemoteError};
 use crate::remote::limiter::Share;
 use crate::remote::meter::Meter;
 use crate::remote::wire::{self, Answered};
-use crate::remote::{Remote, Shown};
+use crate::remote::{CustomerAnswer, Remote};
 use komoju_core::{CustomerId, Page, PageQuery};
 
 impl Remote for Http {
@@ -19,7 +19,7 @@ impl Remote for Http {
         self.listed(query).await
     }
 
-    async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+    async fn show(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
         self.shown(id, Share::Read).await
     }
 
@@ -40,7 +40,7 @@ impl Remote for Http {
 impl Http {
     /// Requests one page of the list and reads it.
     async fn listed(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        let call = Call::List { page: query.page };
+        let call = ApiCall::List { page: query.page };
         let mut url = self.url(&["customers"]);
         {
             let mut pairs = url.query_pairs_mut();
@@ -57,7 +57,7 @@ impl Http {
         let terms = Terms { share: Share::Read, limit };
         let listed = match self.get(&call, terms, url, &mut meter).await {
             Ok(answer) if answer.is_whole => wire::page(&answer.body).map_err(|why| {
-                let cause = Cause::Unusable(self.masker.text(&why));
+                let cause = ErrorCause::Unusable(self.masker.text(&why));
                 RemoteError { call, cause, retry_after: None }
             }),
             Ok(answer) => {
@@ -74,37 +74,39 @@ impl Http {
     }
 
     /// Requests one customer and reads it.
-    pub(super) async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
-        let call = Call::Show { id: self.masker.text(id.as_str()) };
+    pub(super) async fn shown(&self, id: &CustomerId, share: Share) -> Result<CustomerAnswer, RemoteError> {
+        let call = ApiCall::Show { id: self.masker.text(id.as_str()) };
         let mut meter = Meter::new(&call, &*self.clock);
         let url = self.url(&["customers", id.as_str()]);
         let terms = Terms { share, limit: ONE_CUSTOMER };
         let shown = match self.get(&call, terms, url, &mut meter).await {
             Ok(answer) => match wire::one_customer(&answer.body, answer.is_whole) {
                 Answered::Customer(customer) if customer.id() == id => match customer.is_deleted() {
-                    true => Ok(Shown::NotFound),
-                    false => Ok(Shown::Found(customer)),
+                    true => Ok(CustomerAnswer::NotFound),
+                    false => Ok(CustomerAnswer::Found(customer)),
                 },
                 Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
-                    Ok(Shown::Unreadable(bad))
+                    Ok(CustomerAnswer::Unreadable(bad))
                 }
                 other => {
                     let why = match other {
                         Answered::Other(why) => why,
                         _ => "the answer is about another customer".to_owned(),
                     };
-                    let cause = Cause::Unusable(self.masker.text(&why));
+                    let cause = ErrorCause::Unusable(self.masker.text(&why));
                     Err(RemoteError { call, cause, retry_after: None })
                 }
             },
-            Err(RemoteError { cause: Cause::Rejected(told), .. }) if matches!(told.status, 404 | 410) => {
-                Ok(Shown::NotFound)
+            Err(RemoteError { cause: ErrorCause::Rejected(told), .. })
+                if matches!(told.status, 404 | 410) =>
+            {
+                Ok(CustomerAnswer::NotFound)
             }
             Err(other) => Err(other),
         };
         match &shown {
-            Ok(Shown::Unreadable(_)) => meter.unreadable(),
-            Ok(shown) => meter.answered(matches!(shown, Shown::Found(_))),
+            Ok(CustomerAnswer::Unreadable(_)) => meter.unreadable(),
+            Ok(shown) => meter.answered(matches!(shown, CustomerAnswer::Found(_))),
             Err(error) => meter.failed(error),
         }
         shown

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::{Item, List};
-use komoju_core::json::scan::{self, End};
+use komoju_core::json::scan::{self, ScanEnd};
 
 /// Reads a page. Returns none if it is not a JSON object with a list in `data`.
 pub(super) fn list(bytes: &[u8]) -> Option<List<'_>> {
@@ -18,12 +18,12 @@ pub(super) fn list(bytes: &[u8]) -> Option<List<'_>> {
     }
     let (mut members, mut data) = (BTreeMap::new(), None);
     for part in scan::members(bytes) {
-        if scan::spells(part.key, "data") {
+        if scan::key_equals(part.key, "data") {
             data = Some(items(part.value)?);
         } else {
             let value = raw(part.value).ok()?;
             let name = ["page", "per_page", "total", "last_page"];
-            if let Some(name) = name.into_iter().find(|name| scan::spells(part.key, name)) {
+            if let Some(name) = name.into_iter().find(|name| scan::key_equals(part.key, name)) {
                 members.insert(name.to_owned(), value);
             }
         }
@@ -38,7 +38,7 @@ fn items(list: &[u8]) -> Option<Vec<Item<'_>>> {
         .by_ref()
         .map(|part| raw(part.value).map_or_else(|why| Item::NotJson(part.value, why), Item::Json))
         .collect();
-    matches!(walk.end(), Some(End::Closed(_))).then_some(items)
+    matches!(walk.end(), Some(ScanEnd::Closed(_))).then_some(items)
 }
 
 /// Reads one JSON value.

@@ -57,7 +57,7 @@ fn hint_that_is_no_whole_number_is_ignored() {
 fn customer_listed_as_deleted_is_separate_from_the_others() {
     let page =
         page(br#"{"data":[{"id":"a"},{"id":"b","deleted":true},{"id":"c","deleted":false}]}"#).unwrap();
-    let ids = |listed: &[Listed]| listed.iter().map(|one| one.id().to_string()).collect::<Vec<_>>();
+    let ids = |listed: &[RawCustomer]| listed.iter().map(|one| one.id().to_string()).collect::<Vec<_>>();
     assert_eq!((ids(&page.customers), ids(&page.deleted)), (vec!["a".into(), "c".into()], vec!["b".into()]));
     assert_eq!(page.len(), 3);
 }

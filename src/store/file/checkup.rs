@@ -43,5 +43,5 @@ pub fn some_live(conn: &Conn) -> Result<Option<CustomerId>, StoreError> {
         })
         .optional()?;
     let id = row.map(|row| mirror::id_of(conn, row)).transpose()?;
-    Ok(id.flatten().filter(CustomerId::can_be_asked))
+    Ok(id.flatten().filter(CustomerId::can_be_requested))
 }

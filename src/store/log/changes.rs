@@ -8,7 +8,7 @@ use super::mirror::{self, Stored};
 use super::unchanged;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, Hash, chain};
-use komoju_core::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
+use komoju_core::{ChangeEntry, ChangeKind, Customer, CustomerId, MirrorRow, Origin, Tally};
 
 /// The end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Recorder<'_, '_> {
     /// Records that `customer`, which stands at `before`, was created, updated or restored; returns its row in the mirror.
     pub fn record(
         &mut self,
-        kind: Kind,
+        kind: ChangeKind,
         customer: &Customer,
         before: Option<Stored>,
     ) -> Result<i64, StoreError> {
@@ -134,7 +134,7 @@ impl Recorder<'_, '_> {
     pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
         holds::end(self.tx, id, End::Deleted)?;
         let before = mirror::find(self.tx, id)?;
-        self.append(Kind::Deleted, id, None, before, None).map(drop)
+        self.append(ChangeKind::Deleted, id, None, before, None).map(drop)
     }
 
     /// Redacts everything that the log says of a deleted customer, records that, and takes the customer out of the mirror.
@@ -142,19 +142,19 @@ impl Recorder<'_, '_> {
         let before = mirror::find(self.tx, id)?;
         let redacted = redact(self.tx, id)?;
         let list = serde_json::to_string(&redacted).unwrap_or_default();
-        self.append(Kind::Erased, id, None, before, Some(list))?;
+        self.append(ChangeKind::Erased, id, None, before, Some(list))?;
         Ok(Redaction { seq: self.head.seq, redacted })
     }
 
     fn append(
         &mut self,
-        kind: Kind,
+        kind: ChangeKind,
         id: &CustomerId,
         customer: Option<&Customer>,
         before: Option<Stored>,
         redacts: Option<String>,
     ) -> Result<Option<i64>, StoreError> {
-        let entry = Entry {
+        let entry = ChangeEntry {
             seq: self.head.seq + 1,
             customer_id: id.clone(),
             kind,
@@ -174,7 +174,7 @@ impl Recorder<'_, '_> {
         if let Some(row) = row {
             unchanged::forget(self.tx, row)?;
         }
-        let row = match Standing::fold(before, &entry)? {
+        let row = match MirrorRow::fold(before, &entry)? {
             Some(standing) => Some(mirror::put(self.tx, row, id, &standing, customer)?),
             None => {
                 mirror::remove(self.tx, id)?;
@@ -183,11 +183,11 @@ impl Recorder<'_, '_> {
         };
         self.head = Head { seq: entry.seq, chain: chained };
         match kind {
-            Kind::Created => self.tally.created += 1,
-            Kind::Updated => self.tally.updated += 1,
-            Kind::Deleted => self.tally.deleted += 1,
-            Kind::Restored => self.tally.restored += 1,
-            Kind::Erased => self.erased += 1,
+            ChangeKind::Created => self.tally.created += 1,
+            ChangeKind::Updated => self.tally.updated += 1,
+            ChangeKind::Deleted => self.tally.deleted += 1,
+            ChangeKind::Restored => self.tally.restored += 1,
+            ChangeKind::Erased => self.erased += 1,
         }
         Ok(row)
     }
@@ -209,7 +209,13 @@ fn redact(tx: &Tx<'_>, id: &CustomerId) -> Result<Vec<i64>, StoreError> {
     Ok(seqs)
 }
 
-fn insert(tx: &Tx<'_>, entry: &Entry, salt: &[u8], digest: &Hash, chain: &Hash) -> Result<(), StoreError> {
+fn insert(
+    tx: &Tx<'_>,
+    entry: &ChangeEntry,
+    salt: &[u8],
+    digest: &Hash,
+    chain: &Hash,
+) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO change_log
              (seq, customer_id, kind, observed_at, origin, pass_id, intent_id, after, redacts, salt, digest, chain)
@@ -236,7 +242,7 @@ fn insert(tx: &Tx<'_>, entry: &Entry, salt: &[u8], digest: &Hash, chain: &Hash) 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     /// The entry.
-    pub entry: Entry,
+    pub entry: ChangeEntry,
     /// `None` once redacted.
     pub salt: Option<Vec<u8>>,
     /// What the entry and its salt gave.
@@ -297,10 +303,10 @@ fn visit_sealed(
 
 fn sealed_in(row: &Row<'_>) -> rusqlite::Result<Sealed> {
     Ok(Sealed {
-        entry: Entry {
+        entry: ChangeEntry {
             seq: row.get(0)?,
             customer_id: mirror::id_in(row, 1)?,
-            kind: word_in(row, 2, Kind::from_word)?,
+            kind: word_in(row, 2, ChangeKind::from_word)?,
             observed_at: row.get(3)?,
             origin: word_in(row, 4, Origin::from_word)?,
             pass_id: row.get(5)?,

@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::mirror::{self, Stored, id_in};
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::lag::{Consistency, LeftOut, Recent};
-use komoju_core::{Customer, CustomerId, Kind, Origin, time};
+use komoju_core::lag::{Consistency, DeferredRead, RecentChange};
+use komoju_core::{ChangeKind, Customer, CustomerId, Origin, time};
 
 /// At most so many customers wait to be requested again. What is left out beyond that, the next sweep reads.
 pub const MOST_WAITING: u32 = 1000;
@@ -25,7 +25,7 @@ pub fn recent(
     stored: &Stored,
     requested_at: Timestamp,
     consistency: Consistency,
-) -> Result<Vec<Recent>, StoreError> {
+) -> Result<Vec<RecentChange>, StoreError> {
     // Most customers were not changed lately.
     let changed_at = time::read(&stored.standing.changed_at).unwrap_or(Timestamp::MAX);
     match consistency.may_be_behind(changed_at, requested_at) {
@@ -48,30 +48,30 @@ pub fn pushed_at(
 }
 
 /// The customer's entries up to `seq`, the newest first, each with the state that it replaced.
-pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreError> {
+pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<RecentChange>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT kind, origin, observed_at, after FROM change_log WHERE customer_id = ?1 AND seq <= ?2
          ORDER BY seq DESC LIMIT ?3",
     )?;
     let mut rows = statement.query(params![id.as_str(), seq, MOST_ENTRIES])?;
-    let mut history: Vec<Recent> = Vec::new();
+    let mut history: Vec<RecentChange> = Vec::new();
     while let Some(row) = rows.next()? {
         let (kind, origin, at): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         if let Some(newer) = history.last_mut() {
             newer.replaced = row.get(3)?;
         }
         let (Some(kind), Some(origin), Some(at)) =
-            (Kind::from_word(&kind), Origin::from_word(&origin), time::read(&at))
+            (ChangeKind::from_word(&kind), Origin::from_word(&origin), time::read(&at))
         else {
             break;
         };
-        history.push(Recent { kind, origin, at, replaced: None });
+        history.push(RecentChange { kind, origin, at, replaced: None });
     }
     Ok(history)
 }
 
 /// Notes that a read of this customer was not applied, and the lag that it shows.
-pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(), StoreError> {
+pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: DeferredRead) -> Result<(), StoreError> {
     // A read of a new state may be news: shown again later, it is no sign of a longer lag.
     let replaced = left_out.is_replaced.then(|| digest(shown));
     if has_room(tx)? {
@@ -177,7 +177,7 @@ mod tests {
     fn only_so_many_customers_wait_to_be_requested_again() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
-        let left_out = LeftOut { until: at(60), is_replaced: false, lag: None };
+        let left_out = DeferredRead { until: at(60), is_replaced: false, lag: None };
         for n in 0..MOST_WAITING + 5 {
             leave_out(&tx, &customer(n), left_out).unwrap();
         }

@@ -4,7 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::{Customer, CustomerId, Standing, time};
+use komoju_core::{Customer, CustomerId, MirrorRow, time};
 
 /// One row: its small dense number, which a sweep marks as seen, and where the customer stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Stored {
     /// The row's number, from 1.
     pub row: i64,
     /// Where the customer stands; its body is never `None` here.
-    pub standing: Standing,
+    pub standing: MirrorRow,
 }
 
 /// The customer with this id, live or deleted.
@@ -24,7 +24,7 @@ pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<Stored>, StoreError> 
     let stored = statement.query_row([id.as_str()], |row| {
         Ok(Stored {
             row: row.get(0)?,
-            standing: Standing {
+            standing: MirrorRow {
                 body: row.get(1)?,
                 first_seen_at: row.get(2)?,
                 changed_at: row.get(3)?,
@@ -63,7 +63,7 @@ pub(in crate::store) fn put(
     tx: &Tx<'_>,
     row: Option<i64>,
     id: &CustomerId,
-    standing: &Standing,
+    standing: &MirrorRow,
     customer: Option<&Customer>,
 ) -> Result<i64, StoreError> {
     let body = standing
@@ -251,7 +251,7 @@ mod tests {
     use crate::store::file::open;
     use crate::store::log::changes;
     use crate::store::log::changes::{Cause, Recorder};
-    use komoju_core::{Kind, Origin};
+    use komoju_core::{ChangeKind, Origin};
 
     #[test]
     fn only_who_was_live_by_then_can_become_a_suspect() {
@@ -267,7 +267,7 @@ mod tests {
         let stored = |id: &str| find(&tx, customer(id).id()).unwrap();
         let earlier = |recorder: &mut Recorder<'_, '_>| {
             for id in ["stays", "gone", "back"] {
-                recorder.record(Kind::Created, &customer(id), None)?;
+                recorder.record(ChangeKind::Created, &customer(id), None)?;
             }
             recorder.record_deleted(customer("gone").id())?;
             recorder.record_deleted(customer("back").id())
@@ -275,10 +275,10 @@ mod tests {
         changes::recording(&tx, cause.clone(), earlier).unwrap();
         let head = changes::head(&tx).unwrap().seq;
         let later = |recorder: &mut Recorder<'_, '_>| {
-            recorder.record(Kind::Restored, &customer("back"), stored("back"))?;
-            recorder.record(Kind::Created, &customer("new"), None)?;
+            recorder.record(ChangeKind::Restored, &customer("back"), stored("back"))?;
+            recorder.record(ChangeKind::Created, &customer("new"), None)?;
             let stays = customer("stays").with("email", Some(json!("x")));
-            recorder.record(Kind::Updated, &stays, stored("stays"))
+            recorder.record(ChangeKind::Updated, &stays, stored("stays"))
         };
         changes::recording(&tx, cause, later).unwrap();
         assert_eq!((live_count(&tx).unwrap(), counted(&tx).unwrap()), (3, (3, 1)));

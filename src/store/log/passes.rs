@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::{Outcome, PassId, PassKind, Tally, time};
+use komoju_core::{PassId, PassKind, PassOutcome, Tally, time};
 
 /// Writes something that changes nothing: its commit proves that the database can be written.
 pub fn prove_writable(tx: &Tx<'_>) -> Result<(), StoreError> {
@@ -60,7 +60,7 @@ pub fn finish(
     tx: &Tx<'_>,
     id: PassId,
     at: &str,
-    outcome: Outcome,
+    outcome: PassOutcome,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
     tx.execute(

@@ -17,7 +17,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::fingerprint::Fingerprint;
-use komoju_core::{Listed, Source};
+use komoju_core::{RawCustomer, Source};
 
 /// SPAN controls how many rows are kept in memory.
 const SPAN: i64 = 512;
@@ -66,7 +66,7 @@ pub fn note(tx: &Tx<'_>, row: i64, fingerprint: &Fingerprint, source: Source) ->
     let source = match source {
         Source::Shown => 0,
         Source::Absent => 1,
-        Source::CarriedOn => 2,
+        Source::Retained => 2,
     };
     tx.prepare_cached(
         "INSERT INTO listed (row, fingerprint, source) VALUES (?1, ?2, ?3)
@@ -86,7 +86,7 @@ pub struct Unchanged {
 
 impl Unchanged {
     /// Returns the row of a listed customer whose text is known.
-    pub fn known(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<Known>, StoreError> {
+    pub fn known(&mut self, conn: &Conn, listed: &RawCustomer) -> Result<Option<Known>, StoreError> {
         let fingerprint = listed.fingerprint();
         if let Some(found) = self.by_fingerprint.get(&fingerprint) {
             return Ok(Some(*found));
@@ -143,7 +143,7 @@ fn source_of(number: i64) -> Source {
     match number {
         0 => Source::Shown,
         1 => Source::Absent,
-        _ => Source::CarriedOn,
+        _ => Source::Retained,
     }
 }
 
@@ -156,10 +156,10 @@ mod tests {
     use crate::store::log::changes;
     use crate::store::log::changes::{Cause, Recorder};
     use crate::store::log::mirror;
-    use komoju_core::{Kind, Origin};
+    use komoju_core::{ChangeKind, Origin};
 
-    fn listed(n: i64, email: &str) -> Listed {
-        Listed::from_value(&json!({"id": format!("c{n}"), "email": email})).unwrap()
+    fn listed(n: i64, email: &str) -> RawCustomer {
+        RawCustomer::from_value(&json!({"id": format!("c{n}"), "email": email})).unwrap()
     }
 
     fn cause() -> Cause {
@@ -177,7 +177,7 @@ mod tests {
         let import = |recorder: &mut Recorder<'_, '_>| {
             for n in 1..=count {
                 let listed = listed(n, "a");
-                let row = recorder.record(Kind::Created, &listed.read().unwrap(), None)?;
+                let row = recorder.record(ChangeKind::Created, &listed.read().unwrap(), None)?;
                 let (fingerprint, source) = (listed.fingerprint(), Source::Absent);
                 note(&tx, row, &fingerprint, source)?;
             }
@@ -187,7 +187,7 @@ mod tests {
         tx.commit().unwrap();
     }
 
-    fn rows(cache: &mut Unchanged, conn: &Conn, page: &[Listed]) -> Vec<Option<i64>> {
+    fn rows(cache: &mut Unchanged, conn: &Conn, page: &[RawCustomer]) -> Vec<Option<i64>> {
         let known = |listed| cache.known(conn, listed).unwrap();
         page.iter().map(known).map(|known| known.map(|known| known.row)).collect()
     }
@@ -204,12 +204,12 @@ mod tests {
         ];
         for order in orders {
             let mut cache = Unchanged::default();
-            let page: Vec<Listed> = order.iter().map(|n| listed(*n, "a")).collect();
+            let page: Vec<RawCustomer> = order.iter().map(|n| listed(*n, "a")).collect();
             let expected: Vec<Option<i64>> = order.iter().copied().map(Some).collect();
             assert_eq!(rows(&mut cache, &conn, &page), expected);
         }
         let mut cache = Unchanged::default();
-        let page: Vec<Listed> = (1..=100).map(|n| listed(n, if n == 50 { "b" } else { "a" })).collect();
+        let page: Vec<RawCustomer> = (1..=100).map(|n| listed(n, if n == 50 { "b" } else { "a" })).collect();
         let found = rows(&mut cache, &conn, &page);
         assert_eq!((found[49], found[48], found[50]), (None, Some(49), Some(51)));
         assert_eq!(rows(&mut cache, &conn, &[listed(2001, "a")]), [None]);
@@ -236,12 +236,12 @@ mod tests {
         let mut conn = open::in_memory();
         imported(&mut conn, 10);
         let mut cache = Unchanged::default();
-        let page: Vec<Listed> = (1..=10).map(|n| listed(n, "a")).collect();
+        let page: Vec<RawCustomer> = (1..=10).map(|n| listed(n, "a")).collect();
         rows(&mut cache, &conn, &page);
         let tx = conn.transaction().unwrap();
         let stored = mirror::find(&tx, page[3].id()).unwrap();
         let changed = listed(4, "b").read().unwrap();
-        changes::recording(&tx, cause(), |recorder| recorder.record(Kind::Updated, &changed, stored))
+        changes::recording(&tx, cause(), |recorder| recorder.record(ChangeKind::Updated, &changed, stored))
             .unwrap();
         changes::recording(&tx, cause(), |recorder| recorder.record_deleted(page[6].id())).unwrap();
         tx.commit().unwrap();

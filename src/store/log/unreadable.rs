@@ -9,19 +9,24 @@ use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{CustomerId, PassId, Unreadable};
 
-pub use komoju_core::unreadable::Sight;
+pub use komoju_core::unreadable::UnreadableOccurrence;
 
 /// MOST controls how many rows are kept: where everything is unreadable, more would say nothing new.
 const MOST: u64 = 1000;
 
 /// Notes an unreadable customer. `reason` is masked. Returns whether it was not known before.
-pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Result<bool, StoreError> {
+pub fn note(
+    tx: &Tx<'_>,
+    bad: &Unreadable,
+    reason: &str,
+    occurrence: &UnreadableOccurrence,
+) -> Result<bool, StoreError> {
     let key = match &bad.id {
         // The list shows the same text, and a request by id has told whose it is.
         Some(id) if name(tx, &text_key(bad), id)? => text_key(bad),
         _ => key(bad),
     };
-    let (page, position) = sight.place.unzip();
+    let (page, position) = occurrence.place.unzip();
     let known = tx
         .prepare_cached(
             "UPDATE unreadable_customer
@@ -29,7 +34,7 @@ pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Resul
                  pass_id = coalesce(?6, pass_id)
              WHERE key = ?1",
         )?
-        .execute(params![key, page, position, reason, sight.at, sight.pass])?;
+        .execute(params![key, page, position, reason, occurrence.at, occurrence.pass])?;
     if known > 0 || count(tx)? >= MOST {
         return Ok(false);
     }
@@ -38,7 +43,7 @@ pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Resul
         "INSERT INTO unreadable_customer (key, id, page, position, reason, first_seen_at, last_seen_at, pass_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
     )?
-    .execute(params![key, id, page, position, reason, sight.at, sight.pass])?;
+    .execute(params![key, id, page, position, reason, occurrence.at, occurrence.pass])?;
     Ok(true)
 }
 
@@ -129,8 +134,8 @@ mod tests {
         Unreadable::new(text.as_bytes(), Some(1), BadCustomer::NoId)
     }
 
-    fn seen(place: Option<(u64, u64)>, pass: Option<PassId>) -> Sight {
-        Sight { place, at: "2026-01-01T00:00:00.000Z".into(), pass }
+    fn seen(place: Option<(u64, u64)>, pass: Option<PassId>) -> UnreadableOccurrence {
+        UnreadableOccurrence { place, at: "2026-01-01T00:00:00.000Z".into(), pass }
     }
 
     fn shown(conn: &Conn) -> Vec<(Option<String>, Option<i64>)> {

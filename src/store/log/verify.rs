@@ -6,7 +6,7 @@ use super::changes::{self, Head, Sealed};
 use super::mirror;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, ImpossibleChange, chain};
-use komoju_core::{CustomerId, Standing};
+use komoju_core::{CustomerId, MirrorRow};
 
 /// How many findings are told one by one; a wholly damaged log has as many as entries.
 const TOLD: usize = 100;
@@ -215,7 +215,7 @@ pub fn rebuild_watched(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<u64, S
     Ok(count)
 }
 
-type Folded = Result<Option<Standing>, ImpossibleChange>;
+type Folded = Result<Option<MirrorRow>, ImpossibleChange>;
 
 /// Shows `visit` what each customer's entries fold to. One customer is held in memory at a time.
 fn each_folded(
@@ -243,7 +243,7 @@ pub(in crate::store) fn each_folded_until(
                 Ok(None)
             }
         };
-        let folded = before.and_then(|before| Standing::fold(before, &entry));
+        let folded = before.and_then(|before| MirrorRow::fold(before, &entry));
         current = Some((entry.customer_id, folded));
         Ok(())
     })?;
@@ -258,10 +258,10 @@ pub(in crate::store) fn folded_until(
     conn: &Conn,
     id: &CustomerId,
     last_seq: i64,
-) -> Result<Option<Standing>, StoreError> {
+) -> Result<Option<MirrorRow>, StoreError> {
     let mut folded = None;
     changes::each_by_customer(conn, Some(id), last_seq, |sealed| {
-        folded = Standing::fold(folded.take(), &sealed.entry)?;
+        folded = MirrorRow::fold(folded.take(), &sealed.entry)?;
         Ok(())
     })?;
     Ok(folded)

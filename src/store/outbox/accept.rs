@@ -11,7 +11,7 @@ use super::rows::{Parts, content_of, digest, is_erased};
 use crate::store::file::wipe;
 use crate::store::{StoreError, Tx};
 use komoju_core::CustomerId;
-use komoju_core::intent::{Intent, Wish};
+use komoju_core::intent::{Intent, IntentOp};
 
 /// By which way an intent came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
         )?
         .execute(params![
             id,
-            intent.wish.op(),
+            intent.op.name(),
             parts.target,
             parts.body,
             parts.expect,
@@ -115,9 +115,9 @@ pub fn accept_all<'a>(
     let (mut accepted, mut refused, mut has_token) = (Vec::new(), Vec::new(), false);
     tx.execute_batch("SAVEPOINT tried")?;
     for (place, intent) in intents.enumerate() {
-        has_token |= match &intent.wish {
-            Wish::Create(body) | Wish::Update(_, body) => body.token().is_some(),
-            Wish::Delete(_) => false,
+        has_token |= match &intent.op {
+            IntentOp::Create(body) | IntentOp::Update(_, body) => body.token().is_some(),
+            IntentOp::Delete(_) => false,
         };
         match accept(tx, intent, door, by) {
             Ok(one) => accepted.push(one),

@@ -8,7 +8,7 @@ use rusqlite::params;
 use crate::store::log::mirror;
 use crate::store::outbox::rows::intent_in;
 use crate::store::{Conn, StoreError};
-use komoju_core::intent::{Body, Wish};
+use komoju_core::intent::{IntentBody, IntentOp};
 use komoju_core::{Customer, CustomerId};
 
 /// Whether the customers that other intents created are excluded.
@@ -99,7 +99,7 @@ pub fn candidates(
 }
 
 /// Whether another open create has the same content, and may have been sent.
-pub fn has_twin(conn: &Conn, position: i64, wanted: &Body) -> Result<bool, StoreError> {
+pub fn has_twin(conn: &Conn, position: i64, wanted: &IntentBody) -> Result<bool, StoreError> {
     let mut others = conn.prepare_cached(
         "SELECT op, customer_id, body, expect, not_before FROM outbox JOIN intents USING (position)
          WHERE is_open = 1 AND op = 'create' AND position <> ?1 AND (state <> 'queued' OR outcome_unknown = 1)",
@@ -107,8 +107,8 @@ pub fn has_twin(conn: &Conn, position: i64, wanted: &Body) -> Result<bool, Store
     let mut rows = others.query([position])?;
     while let Some(row) = rows.next()? {
         // An unreadable create may have the same content.
-        let is_twin = match intent_in(row, 0).map(|intent| intent.wish) {
-            Ok(Wish::Create(body)) => body.without_token() == wanted.without_token(),
+        let is_twin = match intent_in(row, 0).map(|intent| intent.op) {
+            Ok(IntentOp::Create(body)) => body.without_token() == wanted.without_token(),
             _ => true,
         };
         if is_twin {

@@ -10,9 +10,9 @@ use rusqlite::{OptionalExtension, Row, params};
 use crate::store::outbox::rows::{intent_in, life_in};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::intent::MASKED_TOKEN;
-use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
-use komoju_core::open_intent::{Frozen, OpenIntent};
-use komoju_core::patience::Patience;
+use komoju_core::intent::lifecycle::{Lifecycle, OutcomeStatus};
+use komoju_core::open_intent::{FrozenRequest, OpenIntent};
+use komoju_core::park_timer::ParkTimer;
 use komoju_core::plan::settle::IntentUpdate;
 use komoju_core::{CustomerId, time};
 
@@ -105,7 +105,7 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
         intent: intent_in(row, 5),
         life: life_in(row, 2)?,
         customer,
-        frozen: Frozen {
+        frozen: FrozenRequest {
             key: row.get(11)?,
             tag: row.get(12)?,
             base: row.get(13)?,
@@ -114,15 +114,15 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
             first_server_at: row.get(17)?,
         },
         met_server_error: row.get(18)?,
-        patience: patience_in(row)?,
+        park_timer: patience_in(row)?,
         last_attempt_at: last_attempt_at.as_deref().and_then(time::read),
     })
 }
 
-fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<Patience>> {
+fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<ParkTimer>> {
     let (from, boot, ms): (Option<String>, Option<String>, Option<i64>) =
         (row.get(19)?, row.get(20)?, row.get(21)?);
-    Ok(from.as_deref().and_then(time::read).map(|from| Patience { from, boot: boot.zip(ms) }))
+    Ok(from.as_deref().and_then(time::read).map(|from| ParkTimer { from, boot: boot.zip(ms) }))
 }
 
 /// Returns when the next intent becomes due that waits for a time alone.
@@ -328,7 +328,7 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) 
         update.detail.map(|detail| detail.to_string()),
     ])?;
     tx.prepare_cached("UPDATE outbox SET outcome_unknown = ?2, wait_ms = ?3 WHERE position = ?1")?
-        .execute(params![position, life.outcome == Outcome::Unknown, update.wait_ms])?;
+        .execute(params![position, life.outcome == OutcomeStatus::Unknown, update.wait_ms])?;
     if life.state.is_settled() {
         tx.prepare_cached(
             "UPDATE intents SET body = json_set(body, '$.payment_details', ?2)

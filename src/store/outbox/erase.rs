@@ -18,7 +18,7 @@ use crate::store::log::holds::{self, End};
 use crate::store::log::mirror;
 use crate::store::outbox::engine::own;
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
+use komoju_core::{ChangeKind, CustomerId, Origin, SearchText, Traces, json};
 
 /// What stands in the place of a reason or an error.
 const ERASED: &str = "erased with its customer";
@@ -129,10 +129,12 @@ pub fn erased_before(conn: &Conn, id: &CustomerId) -> Result<Option<(String, Red
         let kind: String = row.get(3)?;
         Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?, kind))
     });
-    Ok(last.optional()?.filter(|(.., kind)| kind == Kind::Erased.word()).map(|(seq, at, redacts, _)| {
-        let redacted = redacts.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
-        (at, Redaction { seq, redacted })
-    }))
+    Ok(last.optional()?.filter(|(.., kind)| kind == ChangeKind::Erased.word()).map(
+        |(seq, at, redacts, _)| {
+            let redacted = redacts.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
+            (at, Redaction { seq, redacted })
+        },
+    ))
 }
 
 /// The customer's intents: by its id, by the customer that they made or changed, and by the create that made it.
@@ -229,7 +231,7 @@ fn intents_of(
         if goes && !content.is_erased {
             going.push(content.position);
         }
-        if traces.value_in(&Searched::new(content.id.as_bytes()), |value| is_rare(conn, value))? {
+        if traces.value_in(&SearchText::new(content.id.as_bytes()), |value| is_rare(conn, value))? {
             kept.push((content.position, "its id holds a value of this customer, and ids are never changed"));
         } else if names_email && !goes {
             kept.push((
@@ -283,7 +285,9 @@ fn redact_intents(tx: &Tx<'_>, positions: &[i64], traces: &Traces) -> Result<(),
                     row.get(0)
                 })?;
             let by = match by {
-                Some(by) if traces.value_in(&Searched::new(by.as_bytes()), |value| is_rare(tx, value))? => {
+                Some(by)
+                    if traces.value_in(&SearchText::new(by.as_bytes()), |value| is_rare(tx, value))? =>
+                {
                     None
                 }
                 by => by,

@@ -8,8 +8,8 @@ use rusqlite::params;
 use super::rows::{Known, find, is_erased};
 use super::{engine, spool};
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::intent::lifecycle::{Lifecycle, Outcome, Retry};
-use komoju_core::intent::{Body, MASKED_TOKEN, Rule, Wish};
+use komoju_core::intent::lifecycle::{Lifecycle, OutcomeStatus, RetryBody};
+use komoju_core::intent::{IntentBody, IntentOp, MASKED_TOKEN, Rule};
 use komoju_core::plan::settle::IntentUpdate;
 
 fn must_find(conn: &Conn, id: &str) -> Result<Known, StoreError> {
@@ -22,27 +22,29 @@ fn must_find(conn: &Conn, id: &str) -> Result<Known, StoreError> {
 
 /// A person wants it tried again, with a corrected body or the same. With another body it gets another key, and a first attempt of
 /// its own; so does one that the API said no to. Where a byte may have left, the key stays.
-pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycle, StoreError> {
+pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&IntentBody>) -> Result<Lifecycle, StoreError> {
     let known = must_find(tx, id)?;
     if is_erased(tx, id)? {
         return Err(StoreError::Refused(format!(
             "{id}: its content was erased with its customer, so it cannot be tried again; drop another intent"
         )));
     }
-    let with = if corrected.is_some() { Retry::Corrected } else { Retry::Same };
+    let with = if corrected.is_some() { RetryBody::Corrected } else { RetryBody::Same };
     let life = known.life.retry(with).map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
-    let wish = known.intent.map(|intent| intent.wish);
-    match (&wish, corrected) {
-        (Ok(Wish::Delete(_)), Some(_)) => {
+    let op = known.intent.map(|intent| intent.op);
+    match (&op, corrected) {
+        (Ok(IntentOp::Delete(_)), Some(_)) => {
             return Err(StoreError::Refused(format!("{id} is a delete: it has no body to correct")));
         }
-        (Ok(Wish::Create(_)), Some(body)) if body.fields().is_empty() => {
+        (Ok(IntentOp::Create(_)), Some(body)) if body.fields().is_empty() => {
             return Err(StoreError::Refused(format!("body: {}", Rule::EmptyCreate)));
         }
-        (Ok(Wish::Update(..)), Some(body)) if body.fields().is_empty() => {
+        (Ok(IntentOp::Update(..)), Some(body)) if body.fields().is_empty() => {
             return Err(StoreError::Refused(format!("body: {}", Rule::EmptyUpdate)));
         }
-        (Ok(Wish::Create(body) | Wish::Update(_, body)), None) if body.token() == Some(MASKED_TOKEN) => {
+        (Ok(IntentOp::Create(body) | IntentOp::Update(_, body)), None)
+            if body.token() == Some(MASKED_TOKEN) =>
+        {
             return Err(StoreError::Refused(format!(
                 "the payment token of {id} is not here any more (it is wiped when an intent is settled, and left out of backups); \
                  give its whole body anew, with another token (--body @FILE)"
@@ -55,11 +57,11 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
             "UPDATE intents SET state = ?2, body = coalesce(?3, body), next_attempt_at = NULL, settled_at = NULL,
                  reason = 'a person wants it tried again', detail = NULL
              WHERE position = ?1",
-            params![known.position, life.state.word(), corrected.map(Body::text)],
+            params![known.position, life.state.word(), corrected.map(IntentBody::text)],
         )?;
         tx.execute(
             "UPDATE outbox SET outcome_unknown = ?2, patience_from = NULL WHERE position = ?1",
-            params![known.position, life.outcome == Outcome::Unknown],
+            params![known.position, life.outcome == OutcomeStatus::Unknown],
         )?;
         spool::reopen(tx, id)?;
         Ok(())
@@ -84,12 +86,12 @@ pub fn approve(tx: &Tx<'_>, ids: &[String]) -> Result<usize, StoreError> {
     let mut approved = 0;
     for id in ids {
         let known = must_find(tx, id)?;
-        if !matches!(known.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_))) {
+        if !matches!(known.intent.as_ref().map(|intent| &intent.op), Ok(IntentOp::Delete(_))) {
             return Err(StoreError::Refused(format!(
                 "{id} is not a delete: only deletes wait for an approval"
             )));
         }
-        if !known.life.state.blocks_those_behind() {
+        if !known.life.state.blocks_followers() {
             return Err(StoreError::Refused(format!("{id} is {} already", known.life.state)));
         }
         approved += let_through(tx, known.position)?;

@@ -10,7 +10,7 @@ use crate::store::read::{PIECE, in_pieces};
 use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError};
 use komoju_core::intent::MASKED_TOKEN;
-use komoju_core::intent::lifecycle::State;
+use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::open_intent::OpenIntent;
 
 /// Which intents.
@@ -21,7 +21,7 @@ pub enum Which {
     /// Every one.
     All,
     /// Those in this state.
-    In(State),
+    In(IntentState),
 }
 
 /// Shows `visit` rows of `intents`, without tokens, in the order of their acceptance.
@@ -69,13 +69,13 @@ pub fn attempts(conn: &Conn, id: &str) -> Result<Vec<Record>, StoreError> {
 }
 
 /// Returns the state of an intent and its reason.
-pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>, StoreError> {
+pub fn standing(conn: &Conn, id: &str) -> Result<Option<(IntentState, Option<String>)>, StoreError> {
     let sql = "SELECT state, reason FROM intents WHERE id = ?1";
     let found = conn
         .prepare_cached(sql)?
         .query_row([id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
         .optional()?;
-    Ok(found.and_then(|(state, reason)| Some((State::from_word(&state)?, reason))))
+    Ok(found.and_then(|(state, reason)| Some((IntentState::from_word(&state)?, reason))))
 }
 
 /// An open intent, and what decides when it is sent.

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::store::{Conn, StoreError};
-use komoju_core::intent::lifecycle::{Lifecycle, Outcome, State};
-use komoju_core::intent::{Expect, Intent, Wish};
+use komoju_core::intent::lifecycle::{IntentState, Lifecycle, OutcomeStatus};
+use komoju_core::intent::{Expect, Intent, IntentOp};
 use komoju_core::{json as canonical, time};
 
 /// An intent as the columns hold it.
@@ -20,10 +20,10 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn of(intent: &Intent) -> Self {
-        let (target, body) = match &intent.wish {
-            Wish::Create(body) => (None, Some(body.text())),
-            Wish::Update(target, body) => (Some(target.text()), Some(body.text())),
-            Wish::Delete(target) => (Some(target.text()), None),
+        let (target, body) = match &intent.op {
+            IntentOp::Create(body) => (None, Some(body.text())),
+            IntentOp::Update(target, body) => (Some(target.text()), Some(body.text())),
+            IntentOp::Delete(target) => (Some(target.text()), None),
         };
         let expect = intent.expect.as_ref().map(Expect::text);
         Self { target, body, expect, not_before: intent.not_before.map(time::written) }
@@ -33,7 +33,7 @@ impl Parts {
 /// What was dropped, as a digest.
 pub(in crate::store) fn digest(intent: &Intent) -> Vec<u8> {
     let Parts { target, body, expect, not_before } = Parts::of(intent);
-    let content = json!([intent.wish.op(), target, body, expect, not_before]);
+    let content = json!([intent.op.name(), target, body, expect, not_before]);
     Sha256::digest(content.to_string()).to_vec()
 }
 
@@ -111,8 +111,8 @@ pub fn find(conn: &Conn, id: &str) -> Result<Option<Known>, StoreError> {
 pub(in crate::store) fn life_in(row: &Row<'_>, first: usize) -> rusqlite::Result<Lifecycle> {
     let state: String = row.get(first)?;
     Ok(Lifecycle {
-        state: State::from_word(&state).unwrap_or(State::Parked),
-        outcome: if row.get(first + 1)? { Outcome::Unknown } else { Outcome::Known },
+        state: IntentState::from_word(&state).unwrap_or(IntentState::Parked),
+        outcome: if row.get(first + 1)? { OutcomeStatus::Unknown } else { OutcomeStatus::Known },
         attempts: row.get::<_, Sql>(first + 2).map_or(0, |attempts| match attempts {
             Sql::Integer(n) => u32::try_from(n).unwrap_or(0),
             _ => 0,

@@ -4,7 +4,7 @@
 use super::{attempts, engine};
 use crate::store::log::changes::{self, Cause};
 use crate::store::log::mirror::Stored;
-use crate::store::log::unreadable::{self, Sight};
+use crate::store::log::unreadable::{self, UnreadableOccurrence};
 use crate::store::log::{lag, passes};
 use crate::store::{StoreError, Tx};
 use komoju_core::open_intent::OpenIntent;
@@ -27,7 +27,12 @@ pub fn apply(
         passes::note_throttled(tx, Some(&time::written(until)))?;
     }
     if let Some((bad, reason)) = &settlement.unreadable {
-        unreadable::note(tx, bad, reason, &Sight { place: None, at: at.to_owned(), pass: None })?;
+        unreadable::note(
+            tx,
+            bad,
+            reason,
+            &UnreadableOccurrence { place: None, at: at.to_owned(), pass: None },
+        )?;
     }
     let mut update = settlement.update.clone();
     let recorded = match &settlement.change {

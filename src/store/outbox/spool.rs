@@ -6,7 +6,7 @@ use crate::store::file::wipe;
 use crate::store::outbox::accept::{self, Door};
 use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::intent::{Intent, Target, Wish};
+use komoju_core::intent::{Intent, IntentOp, Target};
 
 /// An intent of a file, with an id.
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ fn accept_lines(
             }
             // A refused line may create the customer that this one refers to: then nothing is known
             // against this one.
-            Err(StoreError::Refused(_)) if refers(&intent.wish) && bad.count > 0 => {}
+            Err(StoreError::Refused(_)) if refers(&intent.op) && bad.count > 0 => {}
             Err(StoreError::Refused(words)) => bad.push(BadLine { number, words }),
             Err(other) => return Err(other),
         }
@@ -178,8 +178,8 @@ fn accept_lines(
     Ok((new, bad))
 }
 
-fn refers(wish: &Wish) -> bool {
-    matches!(wish, Wish::Update(Target::CreatedBy(_), _) | Wish::Delete(Target::CreatedBy(_)))
+fn refers(op: &IntentOp) -> bool {
+    matches!(op, IntentOp::Update(Target::CreatedBy(_), _) | IntentOp::Delete(Target::CreatedBy(_)))
 }
 
 /// Notes that this file is accepted; an older file of its name is forgotten.

@@ -13,8 +13,10 @@ use crate::store::StoreError;
 use crate::store::log::holds::{self, End};
 use crate::store::log::unlisted;
 use crate::tasks::echoes::Asked;
-use komoju_core::plan::absence::{self, AbsenceCheck, COUNTED_FOR, Findings, LookupAnswer, Step};
-use komoju_core::plan::lag::Occasion;
+use komoju_core::plan::absence::{
+    self, AbsenceCheck, AbsenceFindings, AbsenceStep, COUNTED_FOR, LookupAnswer,
+};
+use komoju_core::plan::lag::ReadReason;
 use komoju_core::{Customer, CustomerId, Origin, PassKind};
 
 /// What became of deletions that are proven.
@@ -32,32 +34,32 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         mut check: AbsenceCheck,
         origin: Origin,
-    ) -> Result<Findings, Failure> {
+    ) -> Result<AbsenceFindings, Failure> {
         let mut done = 0;
         loop {
             let step = check.next_step(self.clock.elapsed(), &pass.budget);
             tracing::debug!(pass = pass.id, "{step}");
             match step {
-                Step::Lookup(row) => {
+                AbsenceStep::Lookup(row) => {
                     let (requested_at, answer) = self.look_up_row(pass, row).await?;
                     check.answered(requested_at, answer);
                     done += 1;
                     let of = done + check.left().min(pass.budget.left());
                     self.progress.send_replace(Progress { phase: Phase::Asking, done, of });
                 }
-                Step::Canary(id) => {
+                AbsenceStep::Canary(id) => {
                     let found = self.ask_one(pass, &id).await?;
                     let exists = matches!(found, Found::Alive(_));
                     check.canary_answered(exists.then(|| self.clock.elapsed()));
                 }
-                Step::Record { rows, room } => {
+                AbsenceStep::Record { rows, room } => {
                     let recorded = self.record_deleted(pass, origin, rows, room).await?;
                     check.recorded(recorded.deleted, recorded.excess);
                 }
-                Step::NoteImprecise { suspects } => {
+                AbsenceStep::NoteImprecise { suspects } => {
                     check.set_room(self.note_imprecise(pass, suspects).await?);
                 }
-                Step::Finish => return Ok(check.into_findings()),
+                AbsenceStep::Finish => return Ok(check.into_findings()),
             }
         }
     }
@@ -109,7 +111,7 @@ impl<R: Remote> Pull<R> {
             if let Some(sweep) = sweep {
                 view.note_verified(customer.id(), sweep)?;
             }
-            plan_lookup(view, &asked, customer, Occasion::Pass, consistency).map(drop)
+            plan_lookup(view, &asked, customer, ReadReason::Pass, consistency).map(drop)
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::tasks::echoes::Asked;
-use komoju_core::plan::parts::{Part, Parts};
+use komoju_core::plan::parts::{PagePart, PageSplit};
 use komoju_core::{Customer, Page};
 
 /// A page as it came, or one of its parts.
@@ -41,7 +41,7 @@ impl Place {
     }
 
     /// Of a part of a page.
-    pub(super) fn of_part(parts: &Parts, part: Part) -> Self {
+    pub(super) fn of_part(parts: &PageSplit, part: PagePart) -> Self {
         let (page, first) = parts.place(part, 1);
         Self { page, before: first - 1 }
     }

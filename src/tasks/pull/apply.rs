@@ -4,7 +4,7 @@ use crate::store::log::changes::Recorder;
 use crate::store::log::{holds, lag, mirror, unchanged, unlisted, unreadable};
 use crate::store::{StoreError, Tx};
 use komoju_core::plan::writes::{Write, WritePlan};
-use komoju_core::{CustomerId, Kind};
+use komoju_core::{ChangeKind, CustomerId};
 
 /// Applies a plan in the caller's transaction. `at` is when its reason was seen.
 pub(super) fn apply(
@@ -21,7 +21,7 @@ fn apply_one(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, write: Write, at: &st
         Write::Record { kind, customer, row, listed, .. } => {
             // A first import is fast only if nothing is looked up for a new customer.
             let before = match kind {
-                Kind::Created => None,
+                ChangeKind::Created => None,
                 _ => mirror::find(tx, customer.id())?,
             };
             let recorded = recorder.record(kind, &customer, before)?;
@@ -38,12 +38,14 @@ fn apply_one(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, write: Write, at: &st
         }
         Write::Delete { id, .. } => recorder.record_deleted(&id),
         Write::NoteListed { row, fingerprint, source } => unchanged::note(tx, row, &fingerprint, source),
-        Write::LeaveOut(shown, left_out) => lag::leave_out(tx, &shown, left_out),
+        Write::Defer(shown, left_out) => lag::leave_out(tx, &shown, left_out),
         Write::ReadAgain(id, at) => lag::schedule(tx, &id, at, None),
         Write::EndRecheck(id) => lag::end(tx, &id),
         Write::NoteLagExceeded => lag::note_exceeded(tx, at),
         Write::NoteVerified { id, sweep } => unlisted::note_verified(tx, id.as_str(), sweep, at),
-        Write::NoteUnreadable { bad, reason, sight } => unreadable::note(tx, &bad, &reason, &sight).map(drop),
+        Write::NoteUnreadable { bad, reason, occurrence } => {
+            unreadable::note(tx, &bad, &reason, &occurrence).map(drop)
+        }
         Write::EndHold(id, end) => holds::end(tx, &id, end),
         Write::Hold { rows, superseding, reason } => {
             each_id(tx, &superseding, |id| holds::release(tx, id))?;

@@ -12,9 +12,9 @@ use crate::store::log::holds::End;
 use crate::store::log::mirror::Among;
 use crate::store::log::unlisted;
 use komoju_core::Origin;
+use komoju_core::format::count;
 use komoju_core::plan::absence::{AbsenceCheck, CANARIES, Canaries};
 use komoju_core::plan::rows::RowSet;
-use komoju_core::words::count;
 
 /// How many are settled before the next are looked up.
 const BATCH: u32 = 16;
@@ -78,7 +78,7 @@ impl<R: Remote> Pull<R> {
             for id in &batch {
                 match view.find(id)?.filter(|stored| stored.standing.is_live()) {
                     None => view.end_hold(id, End::Deleted)?,
-                    Some(_) if !id.can_be_asked() => view.end_hold(id, End::Alive)?,
+                    Some(_) if !id.can_be_requested() => view.end_hold(id, End::Alive)?,
                     // The next pass requests it.
                     Some(stored) if young.contains(stored.row) => {}
                     Some(stored) => approved.push(stored.row),

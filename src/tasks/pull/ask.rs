@@ -7,7 +7,7 @@ use rand::Rng;
 
 use super::{Failure, Pull, Setback};
 use crate::metrics;
-use crate::remote::{Class, Remote, Shown};
+use crate::remote::{CustomerAnswer, ErrorClass, Remote};
 use crate::store::StoreError;
 use crate::store::log::mirror::Among;
 use crate::store::log::passes;
@@ -49,12 +49,12 @@ impl<R: Remote> Pull<R> {
                 Err(setback) => setback,
             };
             if let Setback::Remote(e) = &setback {
-                if e.class() == Class::Auth {
+                if e.class() == ErrorClass::Auth {
                     return Err(Failure::KeyRefused(Box::new(e.clone())));
                 }
                 self.note_throttled(e.retry_after.is_some()).await?;
             }
-            let wait = if setback.class() == Class::Rejected { None } else { waits.next() };
+            let wait = if setback.class() == ErrorClass::Rejected { None } else { waits.next() };
             let Some(wait) = wait else { return Err(Failure::after(tries, setback)) };
             metrics::read_again();
             tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again (try {tries})");
@@ -71,9 +71,9 @@ impl<R: Remote> Pull<R> {
         let shown =
             self.persist(tries, || async { self.remote.show(id).await.map_err(Setback::Remote) }).await;
         match shown {
-            Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
-            Ok(Shown::Unreadable(bad)) => Ok(Found::Unreadable(bad)),
-            Ok(Shown::NotFound) => Ok(Found::Gone),
+            Ok(CustomerAnswer::Found(customer)) => Ok(Found::Alive(customer)),
+            Ok(CustomerAnswer::Unreadable(bad)) => Ok(Found::Unreadable(bad)),
+            Ok(CustomerAnswer::NotFound) => Ok(Found::Gone),
             Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
             Err(failure) => Err(failure),
         }

@@ -23,10 +23,10 @@ use crate::store::log::unlisted::{self, RESTS_FOR};
 use crate::store::log::{busy_fields, mirror, unreadable};
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::absence::{AbsenceCheck, AbsencePlan, DeletePolicy, HoldReason};
+use komoju_core::plan::comparison;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::rows::RowSet;
-use komoju_core::plan::sighting;
-use komoju_core::{CustomerId, Kind, Origin, Outcome, Tally, time};
+use komoju_core::{ChangeKind, CustomerId, Origin, PassOutcome, Tally, time};
 
 /// ROWS_AT_ONCE and BYTES_AT_ONCE control how many customers without a source are planned in one step: other writers wait for its end,
 /// and an update in a plan takes several times the memory of its body.
@@ -64,7 +64,7 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: Marks,
         rounds: Rounds,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<PassOutcome, Failure> {
         pass.budget.limit(pass.tally.pages);
         let (missing, mut marks) = self.find_missing(pass, marks).await?;
         let left_to_push = missing.left_to_push;
@@ -81,9 +81,9 @@ impl<R: Remote> Pull<R> {
         }
         let held = self.apply_conclusions(pass, marks, concluded, rounds).await?;
         Ok(match (is_whole, held) {
-            (true, 0) => Outcome::Complete,
-            (true, _) => Outcome::Held,
-            (false, _) => Outcome::Partial,
+            (true, 0) => PassOutcome::Complete,
+            (true, _) => PassOutcome::Held,
+            (false, _) => PassOutcome::Partial,
         })
     }
 
@@ -143,7 +143,7 @@ impl<R: Remote> Pull<R> {
                 |row| missing.verified.get(&row).is_some_and(|verified| sweep - verified <= RESTS_FOR);
             mirror::each_live_before(conn, head_before, |row, id| {
                 let is_missing =
-                    !marks.seen.contains(row) && id.can_be_asked() && !view.is_planned_deleted(&id);
+                    !marks.seen.contains(row) && id.can_be_requested() && !view.is_planned_deleted(&id);
                 if !is_missing || held.contains(row) || young.contains(row) || rests(row) {
                     return Ok(());
                 }
@@ -163,7 +163,7 @@ impl<R: Remote> Pull<R> {
 
     /// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
     async fn remove_sources(&self, pass: &mut Pass, marks: &mut Marks) -> Result<(), StoreError> {
-        if !sighting::may_be_nulled(true, marks.any_source) {
+        if !comparison::may_be_nulled(true, marks.any_source) {
             return Ok(());
         }
         let rows: Arc<Vec<i64>> = Arc::new(std::mem::take(&mut marks.null_listed).iter().collect());
@@ -293,10 +293,10 @@ fn plan_null_source(
     if is_newer || changed_at.is_some_and(may_be_behind) {
         return Ok(0);
     }
-    let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
+    let without = stored.as_ref().and_then(|stored| comparison::without_source(&stored.standing));
     let Some(customer) = without else { return Ok(0) };
     let bytes = customer.body().len();
-    view.record(Kind::Updated, customer, stored, None)?;
+    view.record(ChangeKind::Updated, customer, stored, None)?;
     Ok(bytes)
 }
 

@@ -1,7 +1,7 @@
 //! Why a pass could not be completed: one sentence for a person each.
 
 use crate::remote::error::ApiError;
-use crate::remote::{Beginning, Call, Cause, Class, RemoteError};
+use crate::remote::{ApiCall, ErrorCause, ErrorClass, RemoteError, TruncatedPage};
 use crate::store::StoreError;
 
 /// One request that brought nothing usable.
@@ -11,7 +11,7 @@ pub enum Setback {
     #[error("{0}")]
     Remote(RemoteError),
     /// The page has the right form and cannot be used.
-    #[error("{}: {why}", Call::List { page: *page })]
+    #[error("{}: {why}", ApiCall::List { page: *page })]
     Page {
         /// Which page was asked for.
         page: u64,
@@ -22,10 +22,10 @@ pub enum Setback {
 
 impl Setback {
     /// What follows from it.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Remote(e) => e.class(),
-            Self::Page { .. } => Class::Corrupt,
+            Self::Page { .. } => ErrorClass::Corrupt,
         }
     }
 }
@@ -97,10 +97,12 @@ impl Failure {
     }
 
     /// What a page says that was too large for one answer.
-    pub(super) fn too_large(&self) -> Option<&Beginning> {
+    pub(super) fn too_large(&self) -> Option<&TruncatedPage> {
         let Self::Setback { setback, .. } = self else { return None };
         match setback.as_ref() {
-            Setback::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
+            Setback::Remote(RemoteError { cause: ErrorCause::TooLarge { page: begun, .. }, .. }) => {
+                Some(begun)
+            }
             _ => None,
         }
     }
@@ -108,7 +110,7 @@ impl Failure {
     fn rejected(&self) -> Option<&ApiError> {
         let Self::Setback { setback, .. } = self else { return None };
         match setback.as_ref() {
-            Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }) => Some(told),
+            Setback::Remote(RemoteError { cause: ErrorCause::Rejected(told), .. }) => Some(told),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::passes;
 use crate::store::state::clock::{self, Confirmed};
-use komoju_core::{Outcome, PassKind, Tally, time};
+use komoju_core::{PassKind, PassOutcome, Tally, time};
 
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
@@ -16,14 +16,14 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn finish(
         &self,
         pass: Pass,
-        ended: Result<Outcome, Failure>,
+        ended: Result<PassOutcome, Failure>,
     ) -> Result<Report, StoreError> {
         let mut tally = pass.tally;
         tally.requests = pass.requests_made + self.remote.requests() - pass.requests_before;
         let (outcome, failure) = match ended {
             Ok(outcome) => (outcome, None),
-            Err(Failure::Stopped) => (Outcome::Interrupted, Some(Failure::Stopped)),
-            Err(failure) => (Outcome::Failed, Some(failure)),
+            Err(Failure::Stopped) => (PassOutcome::Interrupted, Some(Failure::Stopped)),
+            Err(failure) => (PassOutcome::Failed, Some(failure)),
         };
         let now = self.clock.now();
         let (at, error) = (time::written(now), failure.as_ref().map(ToString::to_string));
@@ -53,7 +53,7 @@ impl<R: Remote> Pull<R> {
             Ok(())
         })
         .await?;
-        let is_whole = matches!(outcome, Outcome::Complete | Outcome::Held);
+        let is_whole = matches!(outcome, PassOutcome::Complete | PassOutcome::Held);
         let counts = self.look(move |view| Ok((view.held_count()?, view.new_unreadable(is_whole)?)));
         let (held, new_unreadable) = counts.await?;
         let Pass { kind, ignores_page, id, .. } = pass;
@@ -77,7 +77,7 @@ impl<R: Remote> Pull<R> {
             _ => {}
         }
         let outcome =
-            if matches!(failure, Failure::Stopped) { Outcome::Interrupted } else { Outcome::Failed };
+            if matches!(failure, Failure::Stopped) { PassOutcome::Interrupted } else { PassOutcome::Failed };
         let (tally, failure) = (Tally::default(), Some(failure));
         Ok(Report {
             pass: None,

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use crate::store::log::unchanged::Reformatted;
 use komoju_core::plan::busy_fields::FieldCounts;
 use komoju_core::plan::rows::RowSet;
-use komoju_core::{CustomerId, Listed, Source};
+use komoju_core::{CustomerId, RawCustomer, Source};
 
 /// How many customers are kept as canaries.
 const KEPT: usize = 32;
@@ -37,7 +37,7 @@ impl Marks {
     pub(super) fn see(&mut self, row: i64, source: Source) {
         self.list(row);
         match source {
-            Source::CarriedOn => {
+            Source::Retained => {
                 self.null_listed.insert(row);
             }
             Source::Shown | Source::Absent => self.null_listed.remove(row),
@@ -84,9 +84,9 @@ impl Marks {
     }
 
     /// Keeps one customer of a page as a canary: so they come from everywhere in the list. `roll` is any random number.
-    pub(super) fn keep_canaries(&mut self, listed: &[Listed], roll: u64) {
+    pub(super) fn keep_canaries(&mut self, listed: &[RawCustomer], roll: u64) {
         let askable: Vec<&CustomerId> =
-            listed.iter().map(Listed::id).filter(|id| id.can_be_asked()).collect();
+            listed.iter().map(RawCustomer::id).filter(|id| id.can_be_requested()).collect();
         let room = KEPT.saturating_sub(self.canaries.len());
         // The first page fills up to three places, so that a list of one page has canaries enough.
         let wanted = if self.canaries.is_empty() { 3 } else { 1 };
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn page(ids: std::ops::Range<u32>) -> Vec<Listed> {
-        ids.map(|n| Listed::from_value(&json!({"id": n.to_string()})).unwrap()).collect()
+    fn page(ids: std::ops::Range<u32>) -> Vec<RawCustomer> {
+        ids.map(|n| RawCustomer::from_value(&json!({"id": n.to_string()})).unwrap()).collect()
     }
 
     #[test]
@@ -134,10 +134,10 @@ mod tests {
     #[test]
     fn the_last_listing_of_a_customer_counts_for_its_source() {
         let mut marks = Marks::default();
-        marks.see(1, Source::CarriedOn);
+        marks.see(1, Source::Retained);
         marks.see(1, Source::Shown);
         marks.see(2, Source::Shown);
-        marks.see(2, Source::CarriedOn);
+        marks.see(2, Source::Retained);
         assert_eq!((marks.null_listed.iter().collect::<Vec<_>>(), marks.seen.len()), (vec![2], 2));
         assert!(marks.any_source);
     }

@@ -15,10 +15,12 @@ use crate::store::log::mirror::Stored;
 use crate::store::log::unchanged::{self, Known as KnownText, Reformatted, Unchanged};
 use crate::tasks::echoes::Asked;
 use komoju_core::fingerprint::Fingerprint;
-use komoju_core::plan::lag::{Consistency, Occasion};
-use komoju_core::plan::observation::{CustomerPlan, Known, Observation, Push, Read, ReadBy};
+use komoju_core::plan::lag::{Consistency, ReadReason};
+use komoju_core::plan::observation::{
+    CustomerPlan, KnownCustomer, Observation, OwnPush, ReadBy, ReadContext,
+};
 use komoju_core::plan::rows::RowSet;
-use komoju_core::{Customer, CustomerId, Kind, Listed};
+use komoju_core::{ChangeKind, Customer, CustomerId, RawCustomer};
 
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
@@ -80,7 +82,7 @@ impl<R: Remote> Pull<R> {
         let recognised = self.recognise(insight, &customers, read.is_some()).await?;
         let back = mark_recognised(marks, insight, &customers, &recognised);
         let unknown = customers.iter().zip(&recognised).filter(|(_, known)| known.is_none());
-        let unknown: Vec<&Listed> = unknown.map(|(listed, _)| listed).collect();
+        let unknown: Vec<&RawCustomer> = unknown.map(|(listed, _)| listed).collect();
         let mut read = read.into_iter().flatten();
         let changes_before = pass.tally.changes();
         let mut chunks = chunks(&unknown).into_iter().peekable();
@@ -110,7 +112,7 @@ impl<R: Remote> Pull<R> {
     async fn recognise(
         &self,
         insight: &mut Insight,
-        customers: &Arc<Vec<Listed>>,
+        customers: &Arc<Vec<RawCustomer>>,
         is_read: bool,
     ) -> Result<Vec<Option<KnownText>>, StoreError> {
         if is_read {
@@ -160,7 +162,7 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {
+    fn read_listed(&self, page: u64, listed: &RawCustomer) -> Result<Customer, Failure> {
         // It was taken apart before: so this does not happen, and must not cost more than this pass.
         listed.read().map_err(|why| {
             let why = self.masker.text(&format!("customer {} cannot be read: {why}", listed.id()));
@@ -179,7 +181,7 @@ impl<R: Remote> Pull<R> {
 fn mark_recognised(
     marks: &mut Marks,
     insight: &Insight,
-    customers: &[Listed],
+    customers: &[RawCustomer],
     recognised: &[Option<KnownText>],
 ) -> Vec<CustomerId> {
     let mut back = Vec::new();
@@ -194,13 +196,13 @@ fn mark_recognised(
 }
 
 /// Whether these may be held read and unread.
-pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
-    customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
+pub(super) fn may_be_read_at_once(customers: &[RawCustomer]) -> bool {
+    customers.iter().map(RawCustomer::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
 /// Divides the customers of a page into parts that may be read at once, of one customer at least.
-fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
-    let (mut chunks, mut bytes): (Vec<Vec<&Listed>>, _) = (Vec::new(), 0);
+fn chunks<'a>(customers: &[&'a RawCustomer]) -> Vec<Vec<&'a RawCustomer>> {
+    let (mut chunks, mut bytes): (Vec<Vec<&RawCustomer>>, _) = (Vec::new(), 0);
     for listed in customers {
         match chunks.last_mut() {
             Some(chunk) if bytes + listed.bytes() <= READ_AT_ONCE => chunk.push(listed),
@@ -233,10 +235,10 @@ impl List<'_> {
         let id = customer.id().clone();
         let stored = view.find(&id)?;
         let is_second = stored.as_ref().is_some_and(|stored| self.marks.seen.contains(stored.row));
-        let read = Read {
+        let read = ReadContext {
             by: ReadBy::List,
             requested_at: self.asked.requested_at(),
-            occasion: if is_second { Occasion::SamePass } else { Occasion::Pass },
+            occasion: if is_second { ReadReason::SamePass } else { ReadReason::Pass },
             consistency: self.consistency,
         };
         let Observation { plan, source } = observe(view, self.asked, customer, stored.as_ref(), read)?;
@@ -274,8 +276,8 @@ impl List<'_> {
 }
 
 /// Counts the fields that an update changes.
-fn count_fields(marks: &mut Marks, kind: Kind, after: &Customer, stored: &Stored) {
-    if let (Kind::Updated, Some(before)) = (kind, stored.standing.body.as_deref())
+fn count_fields(marks: &mut Marks, kind: ChangeKind, after: &Customer, stored: &Stored) {
+    if let (ChangeKind::Updated, Some(before)) = (kind, stored.standing.body.as_deref())
         && let Ok(before) = Customer::from_body(before)
     {
         marks.fields.count(before.fields(), after.fields());
@@ -288,12 +290,12 @@ fn observe(
     asked: &Asked,
     shown: Customer,
     stored: Option<&Stored>,
-    read: Read,
+    read: ReadContext,
 ) -> Result<Observation, StoreError> {
     let push = match stored {
-        None if asked.may_be_made_by_us(&shown) => Push::MayHaveCreated,
-        Some(_) if asked.is_before_push_of(shown.id()) => Push::Newer,
-        _ => Push::None,
+        None if asked.may_be_made_by_us(&shown) => OwnPush::MayHaveCreated,
+        Some(_) if asked.is_before_push_of(shown.id()) => OwnPush::Newer,
+        _ => OwnPush::None,
     };
     let recent = match stored {
         Some(stored)
@@ -303,14 +305,14 @@ fn observe(
         }
         _ => Vec::new(),
     };
-    let known = Known { mirror: stored.map(|stored| &stored.standing), recent: &recent, push };
+    let known = KnownCustomer { mirror: stored.map(|stored| &stored.standing), recent: &recent, push };
     Ok(Observation::new(shown, known, read))
 }
 
 /// Plans what is done about a read that is not applied.
 fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     match plan {
-        CustomerPlan::LeaveOut(shown, left_out) => view.leave_out(shown, left_out),
+        CustomerPlan::Defer(shown, left_out) => view.leave_out(shown, left_out),
         CustomerPlan::ReadAgain(id, at) => view.read_again(id, at),
         CustomerPlan::Record(..) | CustomerPlan::Keep | CustomerPlan::Ignore(_) => {}
     }
@@ -321,11 +323,11 @@ pub(super) fn plan_lookup(
     view: &mut View<'_>,
     asked: &Asked,
     customer: Customer,
-    occasion: Occasion,
+    occasion: ReadReason,
     consistency: Consistency,
 ) -> Result<bool, StoreError> {
     let stored = view.find(customer.id())?;
-    let read = Read { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
+    let read = ReadContext { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
     match observe(view, asked, customer, stored.as_ref(), read)?.plan {
         CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
         plan => {

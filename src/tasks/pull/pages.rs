@@ -28,7 +28,7 @@ use crate::store::log::{holds, mirror};
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::retry::TRIES;
 use komoju_core::plan::rows::RowSet;
-use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
+use komoju_core::plan::walk::{self, AppliedPage, ListReport, ListWalk, RoundResult, WalkEnd, WalkStep};
 use komoju_core::{Hints, Page, PageQuery, PassKind, time};
 
 /// The API's own page size, for a server that refuses a larger one instead of answering with less.
@@ -89,7 +89,7 @@ impl Horizon {
 pub(super) struct Reading {
     pub(super) per_page: u32,
     pub(super) created_from: Option<Timestamp>,
-    pub(super) walk: Walk,
+    pub(super) walk: ListWalk,
     pub(super) insight: Insight,
     /// How many rows a full page has, as the last answer said.
     pub(super) full_page: u64,
@@ -159,8 +159,15 @@ impl<R: Remote> Pull<R> {
     }
 
     /// What decides about a further round; `needed` is the time from the first round to the end of another one.
-    fn round_over(&self, pass: &Pass, rounds: &Rounds, round: u32, new: u64, needed: Duration) -> RoundOver {
-        RoundOver {
+    fn round_over(
+        &self,
+        pass: &Pass,
+        rounds: &Rounds,
+        round: u32,
+        new: u64,
+        needed: Duration,
+    ) -> RoundResult {
+        RoundResult {
             round,
             seen: rounds.report.seen,
             new,
@@ -190,7 +197,7 @@ impl<R: Remote> Pull<R> {
             Ok(rows)
         });
         let insight = Insight::new(unsettled.await?);
-        let (walk, full_page) = (Walk::default(), per_page.into());
+        let (walk, full_page) = (ListWalk::default(), per_page.into());
         Ok(Reading { per_page, created_from, walk, insight, full_page, promised: 0 })
     }
 
@@ -205,14 +212,14 @@ impl<R: Remote> Pull<R> {
             PassKind::Sweep => pass.live_before,
             PassKind::Probe => 0,
         };
-        reading.walk = Walk::new(live, reading.full_page);
+        reading.walk = ListWalk::new(live, reading.full_page);
         // Where the list does not say how long it is, it is expected to be as long as before.
         let horizon = Horizon::new(live.div_ceil(reading.full_page.max(1)));
-        let mut turn = Turn::Read(first);
-        while let Turn::Read(next) = turn {
+        let mut turn = WalkStep::Read(first);
+        while let WalkStep::Read(next) = turn {
             turn = self.read_on(pass, marks, reading, &horizon, next).await?;
         }
-        if turn == Turn::End(End::Growing) {
+        if turn == WalkStep::End(WalkEnd::Growing) {
             tracing::warn!("the list has far more pages than it promised, and was not read to its end");
         }
         Ok(())
@@ -226,7 +233,7 @@ impl<R: Remote> Pull<R> {
         reading: &mut Reading,
         horizon: &Horizon,
         first: u64,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<WalkStep, Failure> {
         let from = reading.query(first);
         let alone = pass.tally.pages == 0;
         let (send, mut queue) = mpsc::channel(QUEUE);
@@ -245,10 +252,10 @@ impl<R: Remote> Pull<R> {
             }
         };
         let apply = async {
-            let mut turn = Turn::Read(first);
+            let mut turn = WalkStep::Read(first);
             while let Some((page, answered)) = queue.recv().await {
                 turn = self.take_page(pass, marks, reading, horizon, page, answered).await?;
-                if turn != Turn::Read(page + 1) {
+                if turn != WalkStep::Read(page + 1) {
                     break;
                 }
             }
@@ -271,7 +278,7 @@ impl<R: Remote> Pull<R> {
         horizon: &Horizon,
         number: u64,
         answered: Result<Answer, Failure>,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<WalkStep, Failure> {
         let query = reading.query(number);
         let before = marks.in_round();
         let answer = match answered {
@@ -286,10 +293,10 @@ impl<R: Remote> Pull<R> {
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
                     tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
                     (reading.per_page, reading.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
-                    return Ok(Turn::Read(1));
+                    return Ok(WalkStep::Read(1));
                 }
                 None if number > 1 && failure.is_past_end(reading.promised >= number) => {
-                    return Ok(Turn::End(End::NoSuchPage));
+                    return Ok(WalkStep::End(WalkEnd::NoSuchPage));
                 }
                 None => return Err(failure),
             },
@@ -308,7 +315,7 @@ impl<R: Remote> Pull<R> {
         marks: &Marks,
         reading: &mut Reading,
         applied: Applied,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<WalkStep, Failure> {
         let Applied { number, hints, rows, before } = applied;
         let seen = pass.seen_before + marks.in_round();
         let new = marks.in_round() - before;
@@ -320,15 +327,15 @@ impl<R: Remote> Pull<R> {
             PassKind::Sweep => false,
             PassKind::Probe => true,
         };
-        let turn = reading.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
+        let turn = reading.walk.add_page(AppliedPage { number, hints, rows, new, seen, all_live_seen });
         tracing::trace!(pass = pass.id, page = number, "{turn}");
         let promised = hints.promised_pages().unwrap_or(0);
         reading.promised = promised;
         let last_page = match turn {
             // Without a promise the list may have further pages.
-            Turn::Read(_) if promised == 0 => 0,
-            Turn::Read(next) => promised.max(next),
-            Turn::End(_) => number,
+            WalkStep::Read(_) if promised == 0 => 0,
+            WalkStep::Read(next) => promised.max(next),
+            WalkStep::End(_) => number,
         };
         pass.position = Position { last_page, per_page: reading.per_page.into() };
         let done = pass.tally.customers_seen;

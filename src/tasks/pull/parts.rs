@@ -7,9 +7,9 @@ use super::answer::{Answer, Place};
 use super::marks::Marks;
 use super::pages::{Horizon, Reading};
 use super::{Failure, Pass, Pull};
-use crate::remote::{Beginning, Remote};
+use crate::remote::{Remote, TruncatedPage};
 use crate::tasks::echoes::Asked;
-use komoju_core::plan::parts::{Part, Parts};
+use komoju_core::plan::parts::{PagePart, PageSplit};
 use komoju_core::{Hints, Page, PageQuery};
 
 /// What is known of the list when a page was read in parts.
@@ -23,7 +23,7 @@ enum Read {
 /// One part's answer.
 enum Answered {
     Page(Page, Arc<Asked>),
-    TooLarge(Beginning),
+    TooLarge(TruncatedPage),
     PastEnd,
 }
 
@@ -35,11 +35,11 @@ impl<R: Remote> Pull<R> {
         marks: &mut Marks,
         reading: &mut Reading,
         horizon: &Horizon,
-        (number, begun): (u64, Beginning),
+        (number, begun): (u64, TruncatedPage),
     ) -> Result<(Hints, u64), Failure> {
         let mut per_page = reading.full_page;
         let (hints, rows) = loop {
-            let whole = Part { page: number, per_page };
+            let whole = PagePart { page: number, per_page };
             match self.read_parts(pass, marks, reading, whole, begun.clone()).await? {
                 Read::Whole(hints, rows) => break (hints, rows),
                 // Strictly smaller, so this ends.
@@ -56,10 +56,10 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: &mut Marks,
         reading: &mut Reading,
-        whole: Part,
-        begun: Beginning,
+        whole: PagePart,
+        begun: TruncatedPage,
     ) -> Result<Read, Failure> {
-        let mut parts = Parts::new(whole);
+        let mut parts = PageSplit::new(whole);
         let mut known = Some(begun);
         let (mut hints, mut rows) = (Hints::default(), 0);
         while let Some(part) = parts.next_part() {

@@ -10,7 +10,7 @@ use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::End;
 use crate::store::log::lag;
-use komoju_core::plan::lag::Occasion;
+use komoju_core::plan::lag::ReadReason;
 use komoju_core::{CustomerId, Origin};
 
 /// How many are requested before other work gets its turn.
@@ -54,7 +54,7 @@ impl<R: Remote> Pull<R> {
     /// Returns whether the answer could be used.
     async fn recheck_one(&self, id: &CustomerId) -> Result<bool, Failure> {
         let asked = self.asking();
-        let found = match id.can_be_asked() {
+        let found = match id.can_be_requested() {
             true => self.look_up(id, 1).await?,
             false => Found::Gone,
         };
@@ -79,7 +79,7 @@ impl<R: Remote> Pull<R> {
             let is_same = view.end_recheck(&id, customer.as_ref())?;
             let Some(customer) = customer else { return Ok(false) };
             view.end_hold(&id, End::Alive)?;
-            let is_recorded = plan_lookup(view, &asked, customer, Occasion::Recheck, consistency)?;
+            let is_recorded = plan_lookup(view, &asked, customer, ReadReason::Recheck, consistency)?;
             // The state that was left out is the customer's state after all.
             let is_exceeded = is_same && is_recorded;
             if is_exceeded {

@@ -1,7 +1,7 @@
 //! How a pass ended.
 
 use super::Failure;
-use komoju_core::{Outcome, PassId, PassKind, Tally};
+use komoju_core::{PassId, PassKind, PassOutcome, Tally};
 
 /// How a pass ended.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub struct Report {
     /// What it read.
     pub kind: PassKind,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: PassOutcome,
     /// What it did.
     pub tally: Tally,
     /// Deletions that wait for an operator now, whichever pass held them.
@@ -44,7 +44,7 @@ impl Report {
             n => format!("; {n} customers are unreadable: see `komoju-sync status`"),
         };
         let unverified = match tally.unverified {
-            0 if *outcome == Outcome::Partial => {
+            0 if *outcome == PassOutcome::Partial => {
                 "; the list has far more pages than it promised, and was not read to its end: the next sweep reads it again".to_owned()
             }
             0 => String::new(),

@@ -10,7 +10,7 @@ use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::End;
-use crate::store::log::unreadable::Sight;
+use crate::store::log::unreadable::UnreadableOccurrence;
 use komoju_core::unreadable::phrase;
 use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 
@@ -47,12 +47,12 @@ pub(super) struct Noted {
     /// Its id, masked.
     name: Option<String>,
     reason: String,
-    sight: Sight,
+    occurrence: UnreadableOccurrence,
 }
 
 impl Noted {
     fn report(&self) {
-        let Self { name, reason, sight: Sight { place, .. }, .. } = self;
+        let Self { name, reason, occurrence: UnreadableOccurrence { place, .. }, .. } = self;
         let (page, position) = place.unzip();
         let name = phrase(name.as_deref(), page, position);
         tracing::warn!("{name} is unreadable: {reason}; the mirror keeps what was last known of it");
@@ -65,13 +65,13 @@ impl<R: Remote> Pull<R> {
         let at = time::written(self.clock.now());
         let noted = bad.into_iter().map(|bad| {
             pass.met.insert(&bad);
-            let sight = Sight {
+            let occurrence = UnreadableOccurrence {
                 place: bad.position.map(|position| place.of(position)),
                 at: at.clone(),
                 pass: Some(pass.id),
             };
             let name = bad.id.as_ref().map(|id| self.masker.text(id.as_str()));
-            Noted { name, reason: self.masker.text(&bad.reason.to_string()), bad, sight }
+            Noted { name, reason: self.masker.text(&bad.reason.to_string()), bad, occurrence }
         });
         let noted = noted.collect();
         pass.tally.unreadable = pass.unreadable_before + pass.met.count();
@@ -130,8 +130,8 @@ pub(super) fn plan_unreadable(
 ) -> Result<Vec<Noted>, StoreError> {
     let mut new = Vec::new();
     for one in noted {
-        let is_new = view.note_unreadable(&one.bad, &one.reason, one.sight.clone())?;
-        if one.sight.place.is_some() {
+        let is_new = view.note_unreadable(&one.bad, &one.reason, one.occurrence.clone())?;
+        if one.occurrence.place.is_some() {
             // A tombstone must not count as seen: seen customers are compared with the live ones by number.
             let stored = match &one.bad.id {
                 Some(id) => view.find(id)?.filter(|stored| stored.standing.is_live()),

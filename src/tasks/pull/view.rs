@@ -19,9 +19,11 @@ use crate::store::log::{lag, unlisted};
 use crate::store::state::account::{self, Account};
 use crate::store::{Conn, StoreError};
 use komoju_core::fingerprint::Fingerprint;
-use komoju_core::plan::lag::{Consistency, Recent};
+use komoju_core::plan::lag::{Consistency, RecentChange};
 use komoju_core::plan::writes::{Write, WritePlan};
-use komoju_core::{Customer, CustomerId, Entry, Kind, Listed, Origin, Source, Standing, time};
+use komoju_core::{
+    ChangeEntry, ChangeKind, Customer, CustomerId, MirrorRow, Origin, RawCustomer, Source, time,
+};
 
 pub(super) use overlay::Overlay;
 use overlay::{PlannedCustomer, digest};
@@ -104,7 +106,7 @@ impl<'a> View<'a> {
     pub(super) fn recognise(
         &self,
         unchanged: &mut Unchanged,
-        listed: &Listed,
+        listed: &RawCustomer,
     ) -> Result<Option<Known>, StoreError> {
         if let Some(planned) = self.overlay.kept.get(listed.id()) {
             let known = planned.listed.filter(|(fingerprint, _)| *fingerprint == listed.fingerprint());
@@ -126,11 +128,11 @@ impl<'a> View<'a> {
         stored: &Stored,
         requested_at: Timestamp,
         consistency: Consistency,
-    ) -> Result<Vec<Recent>, StoreError> {
+    ) -> Result<Vec<RecentChange>, StoreError> {
         let Some(planned) = self.overlay.kept.get(id) else {
             return lag::recent(self.conn, id, stored, requested_at, consistency);
         };
-        let mut recent: Vec<Recent> = planned.added.iter().rev().cloned().collect();
+        let mut recent: Vec<RecentChange> = planned.added.iter().rev().cloned().collect();
         recent.extend(lag::history(self.conn, id, planned.logged_seq)?);
         Ok(recent)
     }
@@ -174,7 +176,7 @@ impl View<'_> {
     /// Plans to record a change of a customer that exists, and returns its row.
     pub(super) fn record(
         &mut self,
-        kind: Kind,
+        kind: ChangeKind,
         customer: Customer,
         stored: Option<Stored>,
         listed: Option<(Fingerprint, Source)>,
@@ -195,7 +197,7 @@ impl View<'_> {
         self.overlay.ended_holds.insert(id.clone());
         if let Some(stored) = stored {
             let before = stored.standing.body.clone();
-            self.change(Kind::Deleted, id, None, stored.row, Some(stored), None)?;
+            self.change(ChangeKind::Deleted, id, None, stored.row, Some(stored), None)?;
             self.writes.push(Write::Delete { id: id.clone(), before });
         }
         Ok(())
@@ -213,7 +215,7 @@ impl View<'_> {
 
     fn change(
         &mut self,
-        kind: Kind,
+        kind: ChangeKind,
         id: &CustomerId,
         after: Option<&str>,
         row: i64,
@@ -226,7 +228,7 @@ impl View<'_> {
         };
         self.overlay.head = Some(head);
         self.overlay.entries += 1;
-        let entry = Entry {
+        let entry = ChangeEntry {
             seq: head + self.overlay.entries,
             customer_id: id.clone(),
             kind,
@@ -246,8 +248,8 @@ impl View<'_> {
         let live = standing.as_ref().filter(|standing| standing.is_live());
         let replaced = live.and_then(|standing| standing.body.clone());
         let at = time::read(&entry.observed_at).unwrap_or(Timestamp::MIN);
-        added.push(Recent { kind, origin: self.cause.origin, at, replaced });
-        let Some(standing) = Standing::fold(standing, &entry)? else { return Ok(()) };
+        added.push(RecentChange { kind, origin: self.cause.origin, at, replaced });
+        let Some(standing) = MirrorRow::fold(standing, &entry)? else { return Ok(()) };
         self.overlay.count(kind, self.cause.origin);
         let planned = PlannedCustomer { stored: Stored { row, standing }, added, logged_seq, listed };
         self.overlay.keep(planned, id.clone());

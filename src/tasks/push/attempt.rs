@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::commit::{FinishedAttempt, freshly_frozen};
 use super::{AFTER_BUSY, Pusher};
 use crate::heartbeat;
-use crate::remote::{Call, PushRemote, Remote, RemoteError};
+use crate::remote::{ApiCall, PushRemote, Remote, RemoteError};
 use crate::secret::Masker;
 use crate::store::StoreError;
 use crate::store::log::lag;
@@ -13,9 +13,9 @@ use crate::store::outbox::attempts;
 use crate::store::outbox::candidates::{self, Claims, ENTRIES_AT_ONCE, Entered};
 use komoju_core::open_intent::OpenIntent;
 use komoju_core::plan::attempt::{
-    AttemptFacts, CreateLookup, LastPush, LookupResult, Reading, Step, next_step,
+    AttemptFacts, AttemptStep, CreateLookup, CustomerRead, LastPush, LookupResult, next_step,
 };
-use komoju_core::plan::create_window::{Window, WindowError, WindowQuery, WindowReading};
+use komoju_core::plan::create_window::{CreateWindow, WindowError, WindowQuery, WindowReading};
 use komoju_core::plan::outcome::AttemptOutcome;
 use komoju_core::{Customer, CustomerId, PageQuery, time};
 
@@ -39,25 +39,25 @@ impl<R: Remote + PushRemote> Pusher<R> {
             facts.server_time = self.remote.server_time();
             facts.throttled_until = self.remote.throttled_until();
             match next_step(facts) {
-                Step::AskServerTime => {
+                AttemptStep::AskServerTime => {
                     facts.time_check = Some(self.request_list().await);
                     facts.now = self.moment();
                 }
-                Step::ReadCustomer(id) => facts.reading = Some(self.read_customer(id).await),
-                Step::FindLastPush(id, asked_at) => {
-                    facts.last_push = Some(self.last_push(id, asked_at).await?);
+                AttemptStep::ReadCustomer(id) => facts.reading = Some(self.read_customer(id).await),
+                AttemptStep::FindLastPush(id, requested_at) => {
+                    facts.last_push = Some(self.last_push(id, requested_at).await?);
                 }
-                Step::LookForCustomer(query) => {
+                AttemptStep::LookForCustomer(query) => {
                     facts.lookup = Some(self.look_for_customer(facts.open.position, query).await?);
                 }
-                Step::FreezeFirstAttempt => self.freeze_first_attempt(facts).await?,
-                Step::FreezeNewKey => self.freeze_new_key(facts).await?,
-                Step::Send { push, .. } => {
+                AttemptStep::FreezeFirstAttempt => self.freeze_first_attempt(facts).await?,
+                AttemptStep::FreezeNewKey => self.freeze_new_key(facts).await?,
+                AttemptStep::Send { push, .. } => {
                     let answer = self.remote.push(&push).await;
                     facts.add_answer(push, answer);
                 }
-                Step::CheckKey => facts.key_check = Some(self.request_list().await),
-                Step::Finish(outcome) => return Ok(outcome),
+                AttemptStep::CheckKey => facts.key_check = Some(self.request_list().await),
+                AttemptStep::Finish(outcome) => return Ok(outcome),
             }
         }
     }
@@ -66,16 +66,16 @@ impl<R: Remote + PushRemote> Pusher<R> {
         self.remote.list(PageQuery { page: 1, per_page: 1, created_from: None }).await.map(drop)
     }
 
-    async fn read_customer(&self, id: CustomerId) -> Reading {
-        let asked_at = self.clock.now();
+    async fn read_customer(&self, id: CustomerId) -> CustomerRead {
+        let requested_at = self.clock.now();
         let result = self.remote.look(&id).await;
-        let call = Call::Show { id: Masker::default().text(id.as_str()) };
-        Reading { id, call, asked_at, result }
+        let call = ApiCall::Show { id: Masker::default().text(id.as_str()) };
+        CustomerRead { id, call, requested_at, result }
     }
 
-    async fn last_push(&self, id: CustomerId, asked_at: Timestamp) -> Result<LastPush, StoreError> {
+    async fn last_push(&self, id: CustomerId, requested_at: Timestamp) -> Result<LastPush, StoreError> {
         let consistency = self.settings.consistency;
-        let pushed_at = self.store.read(move |conn| lag::pushed_at(conn, &id, asked_at, consistency));
+        let pushed_at = self.store.read(move |conn| lag::pushed_at(conn, &id, requested_at, consistency));
         Ok(LastPush(pushed_at.await?))
     }
 
@@ -108,7 +108,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         Ok(CreateLookup { query, took, result })
     }
 
-    async fn read_window(&self, query: &WindowQuery) -> Result<Window, WindowError> {
+    async fn read_window(&self, query: &WindowQuery) -> Result<CreateWindow, WindowError> {
         let mut reading = WindowReading::new(query, self.settings.per_page);
         loop {
             let answer = self.remote.list(reading.query()).await;
@@ -123,7 +123,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         &self,
         position: i64,
         query: &WindowQuery,
-        window: Window,
+        window: CreateWindow,
     ) -> Result<LookupResult, StoreError> {
         let wanted = query.wanted.clone();
         let claims = if wanted.tag.is_some() { Claims::DoNotCount } else { Claims::Count };

@@ -17,10 +17,10 @@ use crate::store::state::account;
 use crate::store::{Conn, StoreError, Tx, read};
 use crate::tasks::Echoes;
 use crate::tasks::echoes::Making;
-use komoju_core::intent::Wish;
+use komoju_core::intent::IntentOp;
 use komoju_core::intent::lifecycle::IllegalTransition;
-use komoju_core::open_intent::{Frozen, OpenIntent};
-use komoju_core::patience::{Moment, Patience};
+use komoju_core::open_intent::{FrozenRequest, OpenIntent};
+use komoju_core::park_timer::{Moment, ParkTimer};
 use komoju_core::plan::outcome::AttemptOutcome;
 use komoju_core::plan::settle::{SettleFacts, customer_of, refusal, refuse};
 use komoju_core::{CustomerId, plan, time};
@@ -163,19 +163,19 @@ impl Transaction {
             open.frozen.base = body_before(tx, &open)?;
         }
         let now = moment(&*self.clock);
-        let patience = match open.patience.take() {
-            Some(patience) => patience.at(&now),
-            None => Patience::begin(&now),
+        let park_timer = match open.park_timer.take() {
+            Some(park_timer) => park_timer.refreshed(&now),
+            None => ParkTimer::start(&now),
         };
         open.life = legal(open.life.claim())?;
         engine::own(tx, || {
-            attempts::claim(tx, &open, &patience, &time::written(now.wall))?;
+            attempts::claim(tx, &open, &park_timer, &time::written(now.wall))?;
             if open.is_delete() {
                 delete_limit::note_sent(tx, open.position, self.clock.boot().as_ref())?;
             }
             Ok(())
         })?;
-        open.patience = Some(patience);
+        open.park_timer = Some(park_timer);
         self.in_flight.sending(open.position, open.customer.as_ref(), pending_create(&open));
         Ok(open)
     }
@@ -187,8 +187,8 @@ impl Transaction {
         let settlement = legal(refuse(open, reason, now.wall))?;
         if settlement.attempt.is_some() {
             let claimed = OpenIntent { life: legal(open.life.claim())?, ..open.clone() };
-            let patience = open.patience.clone().unwrap_or_else(|| Patience::begin(&now));
-            engine::own(tx, || attempts::claim(tx, &claimed, &patience, &at))?;
+            let park_timer = open.park_timer.clone().unwrap_or_else(|| ParkTimer::start(&now));
+            engine::own(tx, || attempts::claim(tx, &claimed, &park_timer, &at))?;
         }
         let recorded = settle::apply(tx, open, None, &settlement, &at)?;
         Ok(AttemptReport::new(open, &settlement, recorded))
@@ -197,8 +197,8 @@ impl Transaction {
 
 /// An update with a token is read back by the customer's body before it.
 fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreError> {
-    match (open.wish(), &open.customer) {
-        (Some(Wish::Update(_, body)), Some(customer)) if body.token().is_some() => {
+    match (open.op(), &open.customer) {
+        (Some(IntentOp::Update(_, body)), Some(customer)) if body.token().is_some() => {
             Ok(mirror::find(tx, customer)?.and_then(|stored| stored.standing.body))
         }
         _ => Ok(None),
@@ -207,7 +207,7 @@ fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreEr
 
 /// What the pull compares new customers with while a create is under way.
 fn pending_create(open: &OpenIntent) -> Option<Making> {
-    let Some(Wish::Create(body)) = open.wish() else { return None };
+    let Some(IntentOp::Create(body)) = open.op() else { return None };
     Some(Making { body: open.as_sent(body), since: open.window_from() })
 }
 
@@ -218,16 +218,16 @@ pub(super) fn freshly_frozen(
     settings: &PushSettings,
     clock: &dyn Clock,
     server_time: Option<Timestamp>,
-) -> Frozen {
-    let (key, tag) = match open.wish() {
-        Some(Wish::Create(body)) => {
+) -> FrozenRequest {
+    let (key, tag) = match open.op() {
+        Some(IntentOp::Create(body)) => {
             let tag = settings.reconcile_tag.clone().filter(|tag| !body.has_metadata(tag));
             (Some(format!("{:032x}", rand::random::<u128>())), tag)
         }
         _ => (None, None),
     };
     let first_boot = clock.boot().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)));
-    Frozen {
+    FrozenRequest {
         key,
         tag,
         base: None,

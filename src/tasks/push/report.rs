@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Signals;
 use crate::metrics;
-use komoju_core::intent::lifecycle::{Lifecycle, State};
+use komoju_core::intent::lifecycle::{IntentState, Lifecycle};
 use komoju_core::open_intent::OpenIntent;
 use komoju_core::plan::settle::Settlement;
 use komoju_core::{Origin, Tally};
@@ -92,15 +92,15 @@ impl AttemptReport {
         let Self { id, summary, life, .. } = self;
         let why = self.reason.as_deref().unwrap_or_default();
         match life.state {
-            State::Done => {
+            IntentState::Done => {
                 drained.done += 1;
                 tracing::info!(intent = %id, "intent {id}: {summary} is done");
             }
-            State::Rejected => {
+            IntentState::Rejected => {
                 drained.rejected += 1;
                 tracing::warn!(intent = %id, "intent {id}: {summary} was rejected: {why}");
             }
-            State::Parked => {
+            IntentState::Parked => {
                 drained.parked += 1;
                 tracing::warn!(intent = %id, "intent {id}: {summary} is parked and waits for an operator: {why}");
             }

@@ -7,7 +7,7 @@ use super::{lines, rejected};
 use crate::secret::{MASK, Masker, SecretKey};
 use crate::store::outbox::accept::checks::passes_the_triggers;
 use crate::store::outbox::spool::{BadLine, Line};
-use komoju_core::intent::{MASKED_TOKEN, Wish};
+use komoju_core::intent::{IntentOp, MASKED_TOKEN};
 use komoju_core::json;
 
 /// The key of this installation.
@@ -59,7 +59,7 @@ fn read(bytes: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
 fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
     assert!(!shown.windows(KEY.len()).any(|window| window == KEY.as_bytes()), "the key");
     for line in read(shown, by_line).0 {
-        if let Wish::Create(body) | Wish::Update(_, body) = &line.intent.wish {
+        if let IntentOp::Create(body) | IntentOp::Update(_, body) = &line.intent.op {
             assert!(
                 body.token().is_none_or(|token| token == MASKED_TOKEN),
                 "{:?}",

@@ -17,7 +17,7 @@ use super::{receipts, rejected};
 use crate::secret::Masker;
 use crate::store::outbox::{erase, spool};
 use crate::store::{StoreError, Tx};
-use komoju_core::{Searched, Traces};
+use komoju_core::{SearchText, Traces};
 
 /// The result for the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,12 +93,12 @@ impl Eraser<'_> {
     }
 
     /// Returns whether a text has a value by which the customer is recognised.
-    fn holds(&self, text: &Searched) -> Result<bool, StoreError> {
+    fn holds(&self, text: &SearchText) -> Result<bool, StoreError> {
         self.traces.value_in(text, |value| erase::is_rare(self.tx, value))
     }
 
     /// The same, or the customer's id.
-    fn names(&self, text: &Searched) -> Result<bool, StoreError> {
+    fn names(&self, text: &SearchText) -> Result<bool, StoreError> {
         Ok(self.traces.id_in(text) || self.holds(text)?)
     }
 
@@ -107,7 +107,7 @@ impl Eraser<'_> {
         &mut self,
         folder: &Folder,
         why: &str,
-        is_about: impl Fn(&Self, &Searched) -> Result<bool, StoreError>,
+        is_about: impl Fn(&Self, &SearchText) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         for name in self.names_in(folder).0 {
             if let Some((text, _)) = self.searched(folder, &name)
@@ -122,12 +122,12 @@ impl Eraser<'_> {
     /// Writes or removes the receipts of intents that were erased.
     fn rewrite_receipts(&mut self, receipts: Option<&Folder>) -> Result<(), StoreError> {
         let masker = Masker::default();
-        for (name, is_only_theirs) in spool::of_erased(self.tx)? {
+        for (name, is_only_about_customer) in spool::of_erased(self.tx)? {
             let Some(receipt) = spool::receipt(self.tx, &name)? else { continue };
             let mut text = Vec::new();
             // Writing to a Vec cannot fail.
             let _ = receipts::render(&masker, &receipt, &mut text);
-            let is_removed = is_only_theirs && self.holds(&Searched::new(&text))?;
+            let is_removed = is_only_about_customer && self.holds(&SearchText::new(&text))?;
             if is_removed {
                 // The name of the file identifies the customer.
                 spool::forget(self.tx, &name)?;
@@ -160,7 +160,7 @@ impl Eraser<'_> {
             // An `.error` is gone by now if its copy was removed: the copy sorts before it.
             let Some((text, content)) = self.searched(folder, &name) else { continue };
             let path = folder.path_of(&name);
-            if is_only_theirs(&name, &content, self.traces) {
+            if is_only_about_customer(&name, &content, self.traces) {
                 is_changed = true;
                 match folder.remove(&name).and_then(|()| folder.remove(rejected::error_of(&name))) {
                     Ok(()) => self.files.removed += 1,
@@ -180,12 +180,12 @@ impl Eraser<'_> {
 
     /// Returns a file's name and content to search, and the content; `None` for a file that is gone,
     /// or that is left because it cannot be read.
-    fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(Searched, Vec<u8>)> {
+    fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(SearchText, Vec<u8>)> {
         let why = match name.to_str().map(|text| file::open(folder, text).and_then(|plain| plain.read())) {
             None => "has a name that is not UTF-8".to_owned(),
             Some(Ok(content)) => {
                 let text = [name.to_string_lossy().as_bytes(), b"\n", &content].concat();
-                return Some((Searched::new(&text), content));
+                return Some((SearchText::new(&text), content));
             }
             Some(Err(Unread::Gone)) => return None,
             Some(Err(Unread::Changing)) => "is being written to".to_owned(),
@@ -212,11 +212,11 @@ impl Eraser<'_> {
 }
 
 /// Returns whether every intent in a refused file is for this customer.
-fn is_only_theirs(name: &OsStr, content: &[u8], traces: &Traces) -> bool {
+fn is_only_about_customer(name: &OsStr, content: &[u8], traces: &Traces) -> bool {
     if Path::new(name).extension().is_none_or(|extension| extension != "jsonl") {
-        return traces.is_only_theirs(content);
+        return traces.is_only_about_customer(content);
     }
     let lines = content.split(|byte| *byte == b'\n');
     let mut lines = lines.filter(|line| !line.trim_ascii().is_empty()).peekable();
-    lines.peek().is_some() && lines.all(|line| traces.is_only_theirs(line))
+    lines.peek().is_some() && lines.all(|line| traces.is_only_about_customer(line))
 }

@@ -10,9 +10,9 @@ use super::scan::{ending, why_claimed};
 use super::{SWITCHED_OFF, ScanSummary, Spool, lines, rejected};
 use crate::store::outbox::spool::{self, Accepted, BadLine, FileOutcome, SpoolFile};
 use crate::store::{StoreError, Tx};
+use komoju_core::format::count;
 use komoju_core::plan::spool::FoundFile;
 use komoju_core::time;
-use komoju_core::words::count;
 
 /// LONGEST_NAME limits a file's name, in bytes: its receipt has the name with `.json`.
 const LONGEST_NAME: usize = 255 - ".json".len();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_core::plan::lag::Consistency;
 use komoju_sandbox::{Readings, Repeated};
 use komoju_sync::clock::Clock as _;
@@ -173,7 +173,7 @@ impl History {
         self.harness.drain().await;
     }
 
-    async fn sweep(&mut self) -> Outcome {
+    async fn sweep(&mut self) -> PassOutcome {
         let report = self.harness.pull().sweep().await.unwrap();
         assert!(report.failure.is_none(), "{}: {:#?}", report.sentence(), self.told);
         report.outcome

@@ -1,6 +1,6 @@
 //! Lists that move while they are read, and servers that choose the size of a page.
 
-use komoju_core::{Outcome, PassKind};
+use komoju_core::{PassKind, PassOutcome};
 use komoju_sandbox::readings::{PastEnd, PerPageOver};
 use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
 use komoju_testkit::Installation;
@@ -35,7 +35,7 @@ fn as_many_inserts_as_a_page_holds_do_not_look_like_the_same_page_again() {
     let drift = Drift { insert: 10, place: Region::Served, ..Drift::default() };
     let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
     let report = harness.sweep();
-    assert_eq!((harness.fired(fault), report.outcome), (1, Outcome::Complete), "{}", report.sentence());
+    assert_eq!((harness.fired(fault), report.outcome), (1, PassOutcome::Complete), "{}", report.sentence());
     harness.sweep();
     harness.assert_true();
 }
@@ -44,9 +44,9 @@ fn as_many_inserts_as_a_page_holds_do_not_look_like_the_same_page_again() {
 fn a_server_that_allows_only_small_pages_is_read_at_its_size() {
     let harness = Installation::reading(PROGRAM, 23, Readings { per_page_max: 4, ..Readings::default() });
     let report = harness.sweep();
-    assert_eq!((report.outcome, report.tally.pages), (Outcome::Complete, 6));
+    assert_eq!((report.outcome, report.tally.pages), (PassOutcome::Complete, 6));
     harness.assert_true();
-    assert_eq!(harness.pass(PassKind::Probe).outcome, Outcome::Complete);
+    assert_eq!(harness.pass(PassKind::Probe).outcome, PassOutcome::Complete);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::readings::{LastPage, Total};
 use komoju_sandbox::{Call, Echo, Effect, Fault};
 use komoju_testkit::{Installation, own};
@@ -96,7 +96,7 @@ fn partial_sweep_is_named_and_fails_status_only_when_the_last_complete_one_is_to
     harness.inject(Fault::new(Effect::status(403)).call(Call::Show));
     harness.expect(1, &["sync"]);
     let (text, json) = status(&harness, 0);
-    assert_eq!(json["last_sweep"]["outcome"], Outcome::Partial.word());
+    assert_eq!(json["last_sweep"]["outcome"], PassOutcome::Partial.word());
     let said = "; the last one is partial: 1 customer was neither listed nor verified";
     let sweep = text.lines().find(|line| line.starts_with("sweep ")).unwrap();
     assert!(sweep.contains("complete ") && sweep.ends_with(said), "{text}");

@@ -3,7 +3,7 @@
 //!
 //! `CUSTOMERS=10000 cargo test --release --test it -- walk:: --nocapture` measures with more customers.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Drift, Effect, Readings};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
         }
         for _ in 0..sweeps {
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
         }
         // What no list shows cannot be known; all else is.
         let truth = harness.sandbox.world().truth();
@@ -100,7 +100,7 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
         assert!(harness.sandbox.world().delete(&gone));
         for _ in 0..sweeps {
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
         }
         assert_eq!(harness.column("SELECT id FROM deleted_customers"), [gone], "{name}");
 
@@ -111,7 +111,7 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
         let (before, mut lists, mut shows) = (harness.head(), 0, 0);
         for _ in 0..SWEEPS {
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
             // Counted after each sweep: the sandbox keeps a bounded number of requests.
             let made = requests(&harness);
             (lists, shows) = (lists + made.0, shows + made.1);
@@ -141,7 +141,7 @@ fn largest_numbers_that_an_envelope_can_say_cost_a_sweep_at_most_three_pages() {
         for _ in 0..2 {
             requests(&harness);
             let report = harness.sweep();
-            assert_eq!(report.outcome, Outcome::Complete, "{fields}: {}", report.sentence());
+            assert_eq!(report.outcome, PassOutcome::Complete, "{fields}: {}", report.sentence());
             let (lists, _) = requests(&harness);
             assert!(lists <= 6 + 3, "{fields}: {lists} requests for six pages");
         }

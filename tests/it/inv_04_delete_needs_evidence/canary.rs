@@ -1,6 +1,6 @@
 //! A live customer that answers after the suspect.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_testkit::Installation;
 
@@ -77,7 +77,7 @@ fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
         let report = harness.sweep();
         assert_eq!(
             (report.outcome, report.held),
-            (Outcome::Held, 1),
+            (PassOutcome::Held, 1),
             "{status} {code}: {}",
             report.sentence()
         );
@@ -86,7 +86,12 @@ fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
         harness.sandbox.world().clear_faults();
         harness.inject(on_show(effect, &gone[0]));
         let report = harness.sweep();
-        assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 1), "{}", report.sentence());
+        assert_eq!(
+            (report.outcome, report.tally.deleted),
+            (PassOutcome::Complete, 1),
+            "{}",
+            report.sentence()
+        );
         harness.assert_true();
         assert_eq!(harness.one("SELECT state FROM held_deletions"), "deleted", "no operator is needed");
     }
@@ -103,7 +108,7 @@ fn a_canary_without_an_answer_makes_room_for_the_next() {
     for silent in &left {
         let fault = harness.inject(on_show(Effect::status(500), silent));
         let report = harness.sweep();
-        assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
+        assert_eq!(report.outcome, PassOutcome::Complete, "{}", report.sentence());
         assert_eq!(report.tally.deleted, 1);
         fired += harness.fired(fault);
         harness.sandbox.world().clear_faults();

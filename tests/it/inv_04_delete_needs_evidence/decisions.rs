@@ -1,6 +1,6 @@
 //! `deletions approve|reject`, and when a decision ends.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_testkit::Installation;
 use serde_json::json;
@@ -79,7 +79,7 @@ fn a_rejected_customer_counts_as_seen_whatever_becomes_of_that_pass() {
     harness.expect(0, &["deletions", "reject"]);
     harness.sandbox.world().restore(&gone[0]);
     let fault = harness.inject(Fault::new(Effect::status(500)).call(Call::List).page(4));
-    assert_eq!(harness.sweep().outcome, Outcome::Failed);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Failed);
     harness.sandbox.world().remove_fault(fault);
     harness.sandbox.world().delete(&gone[0]);
     harness.sweep();
@@ -139,7 +139,12 @@ fn an_approved_customer_that_cannot_be_asked_keeps_nothing_else_from_being_done(
         harness.inject(on_show(effect, &gone[3]));
         let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
         let report = harness.sweep();
-        assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 29), "{}", report.sentence());
+        assert_eq!(
+            (report.outcome, report.tally.deleted),
+            (PassOutcome::Complete, 29),
+            "{}",
+            report.sentence()
+        );
         assert!(harness.mirror().contains_key(&new));
         assert_eq!(harness.one("SELECT customer_id FROM held_deletions WHERE state = 'approved'"), gone[3]);
 

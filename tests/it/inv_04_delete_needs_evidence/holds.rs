@@ -1,6 +1,6 @@
 //! Too many deletions are held; a hold only shrinks.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_testkit::{Installation, own};
 use serde_json::json;
@@ -80,31 +80,31 @@ fn customer_that_paging_skips_changes_no_hold() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     delete(&harness, 11);
-    assert_eq!(harness.sweep().outcome, Outcome::Held);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     // The mirror grows, and the limit with it: they would be few enough now.
     for n in 0..300 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
-    assert_eq!(harness.sweep().outcome, Outcome::Held);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     let skipped = harness.sandbox.world().ids()[5].clone();
     let fault = harness.on_lists(Effect::Hide { ids: vec![skipped.clone()], every: None });
     let swept = || {
         let report = harness.sweep();
         (report.outcome, report.tally.deleted, report.held, report.tally.unverified)
     };
-    assert_eq!(swept(), (Outcome::Held, 0, 11, 0));
+    assert_eq!(swept(), (PassOutcome::Held, 0, 11, 0));
     assert!(harness.fired(fault) > 0);
     // It answered, so that two sweeps do not request it; then it gives no usable answer.
     let silent = harness.inject(on_show(Effect::status(400), &skipped));
-    assert_eq!([swept(), swept()], [(Outcome::Held, 0, 11, 0); 2]);
+    assert_eq!([swept(), swept()], [(PassOutcome::Held, 0, 11, 0); 2]);
     assert_eq!(harness.fired(silent), 0);
-    assert_eq!(swept(), (Outcome::Partial, 0, 11, 1));
+    assert_eq!(swept(), (PassOutcome::Partial, 0, 11, 1));
     let holds =
         "SELECT hold_id || ': ' || count(*) FROM held_deletions WHERE state = 'held' GROUP BY hold_id";
     assert_eq!(harness.column(holds), ["1: 11"]);
     harness.sandbox.world().clear_faults();
     let another = delete(&harness, 1);
-    assert_eq!(swept(), (Outcome::Held, 1, 11, 0));
+    assert_eq!(swept(), (PassOutcome::Held, 1, 11, 0));
     assert_eq!(harness.column("SELECT id FROM deleted_customers"), another);
 }
 
@@ -113,7 +113,7 @@ fn a_404_that_proves_nothing_makes_no_other_set_of_those_who_wait() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     delete(&harness, 11);
-    assert_eq!(harness.sweep().outcome, Outcome::Held);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     for n in 0..300 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -152,7 +152,7 @@ fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
     drop(conn);
     harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
     harness.sandbox.world().clear_requests();
-    assert_eq!(harness.sweep().outcome, Outcome::Partial);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Partial);
     let asked: std::collections::HashSet<String> = {
         let world = harness.sandbox.world();
         let shows = world.requests().iter().filter(|seen| gone.iter().any(|id| seen.path.ends_with(id)));
@@ -160,7 +160,7 @@ fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
     };
     assert_eq!(asked.len(), 1, "where no canary answers either, nothing can be proven");
     harness.sandbox.world().clear_faults();
-    assert_eq!(harness.sweep().outcome, Outcome::Held, "what a restored database lacks is held");
+    assert_eq!(harness.sweep().outcome, PassOutcome::Held, "what a restored database lacks is held");
     assert_eq!(harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "28");
 }
 
@@ -202,7 +202,7 @@ fn as_many_further_suspects_as_the_limit_allows_leave_a_hold_unchanged() {
     let fault = harness.on_lists(Effect::Hide { ids, every: None });
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
-    assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Held, 0, 30));
+    assert_eq!((report.outcome, report.tally.deleted, report.held), (PassOutcome::Held, 0, 30));
     assert_eq!(harness.one("SELECT count(DISTINCT hold_id) FROM held_deletions"), "1");
 }
 

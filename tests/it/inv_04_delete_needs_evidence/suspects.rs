@@ -1,6 +1,6 @@
 //! Customers that a sweep did not see: what their own answer proves.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::readings::Order;
 use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
 use komoju_testkit::Installation;
@@ -33,7 +33,7 @@ fn a_few_customers_hidden_from_the_list_are_asked_for_and_stay() {
     let fault = harness.on_lists(Effect::Hide { ids, every: None });
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
-    assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 0));
+    assert_eq!((report.outcome, report.tally.deleted), (PassOutcome::Complete, 0));
     harness.assert_true();
 }
 
@@ -61,11 +61,11 @@ fn answer_that_is_not_the_apis_own_is_no_evidence() {
             let report = harness.sweep();
             assert!(harness.fired(fault) > 0);
             let outcome = (report.outcome, report.held, report.tally.unverified);
-            assert_eq!(outcome, (Outcome::Partial, 0, 1), "{status} {body:?}: {}", report.sentence());
+            assert_eq!(outcome, (PassOutcome::Partial, 0, 1), "{status} {body:?}: {}", report.sentence());
             assert!(harness.mirror().contains_key(&gone[0]));
 
             harness.sandbox.world().clear_faults();
-            assert_eq!(harness.sweep().outcome, Outcome::Complete, "the next sweep requests it again");
+            assert_eq!(harness.sweep().outcome, PassOutcome::Complete, "the next sweep requests it again");
             harness.assert_true();
         }
     }
@@ -82,11 +82,11 @@ fn a_suspect_that_cannot_be_asked_hides_no_other_deletion() {
         }
         let report = harness.sweep();
         let found = (report.outcome, report.held, report.tally.unverified, report.tally.deleted);
-        assert_eq!(found, (Outcome::Partial, 0, 4, 1), "{effect:?}");
+        assert_eq!(found, (PassOutcome::Partial, 0, 4, 1), "{effect:?}");
         assert_eq!(harness.column("SELECT id FROM deleted_customers"), gone[4..]);
 
         harness.sandbox.world().clear_faults();
-        assert_eq!(harness.sweep().outcome, Outcome::Complete);
+        assert_eq!(harness.sweep().outcome, PassOutcome::Complete);
         harness.assert_true();
     }
 }
@@ -118,7 +118,7 @@ fn many_customers_without_a_clear_answer_do_not_take_hours() {
     delete(&harness, 90);
     let fault = harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
     let report = harness.sweep();
-    assert_eq!((report.outcome, report.held), (Outcome::Partial, 0), "{}", report.sentence());
+    assert_eq!((report.outcome, report.held), (PassOutcome::Partial, 0), "{}", report.sentence());
     assert!(harness.fired(fault) <= 3 * 10 + 20, "{} requests", harness.fired(fault));
     harness.sandbox.world().clear_faults();
     assert_eq!(harness.sweep().held, 90);
@@ -127,7 +127,7 @@ fn many_customers_without_a_clear_answer_do_not_take_hours() {
     let gone: Vec<String> = harness.column("SELECT customer_id FROM held_deletions");
     let faults: Vec<_> = gone.iter().map(|id| harness.inject(on_show(Effect::status(400), id))).collect();
     let asked = || faults.iter().filter(|fault| harness.fired(**fault) > 0).count();
-    assert_eq!(harness.sweep().outcome, Outcome::Complete);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Complete);
     assert!((64..90).contains(&asked()), "{} of 90 were asked", asked());
     // The tests' passes roll the same dice each time; a daemon's do not.
     for _ in 0..5 {
@@ -147,7 +147,7 @@ fn missing_customer_whose_id_is_no_path_segment_is_never_requested() {
     assert!(harness.sandbox.world().delete(".."));
     harness.sandbox.world().clear_requests();
     let report = harness.sweep();
-    assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Complete, 0, 0));
+    assert_eq!((report.outcome, report.tally.deleted, report.held), (PassOutcome::Complete, 0, 0));
     assert!(harness.mirror().contains_key(".."));
     assert!(harness.sandbox.world().requests().iter().all(|seen| seen.path.ends_with("/customers")));
 }
@@ -156,12 +156,12 @@ fn missing_customer_whose_id_is_no_path_segment_is_never_requested() {
 fn customers_skipped_because_the_list_moved_are_asked_for_and_stay() {
     for order in [Order::NewestFirst, Order::OldestFirst, Order::ById] {
         let harness = Installation::reading(PROGRAM, 60, Readings { order, ..Readings::default() });
-        assert_eq!(harness.sweep().outcome, Outcome::Complete);
+        assert_eq!(harness.sweep().outcome, PassOutcome::Complete);
         let drift = Drift { delete: 3, place: Region::Served, ..Drift::default() };
         let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
         let report = harness.sweep();
         assert_eq!(harness.fired(fault), 1);
-        assert_eq!(report.outcome, Outcome::Complete, "{order:?}: {}", report.sentence());
+        assert_eq!(report.outcome, PassOutcome::Complete, "{order:?}: {}", report.sentence());
         // Whoever was deleted before the end and not listed is proven gone; whoever was skipped answers and stays.
         let truth = harness.sandbox.world().truth();
         for id in harness.column("SELECT id FROM deleted_customers") {
@@ -184,6 +184,6 @@ fn inserts_and_reorders_between_pages_delete_nobody() {
     assert!(harness.fired(fault) >= 20);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "0");
     harness.sandbox.world().clear_faults();
-    assert_eq!(harness.sweep().outcome, Outcome::Complete);
+    assert_eq!(harness.sweep().outcome, PassOutcome::Complete);
     harness.assert_true();
 }

@@ -1,6 +1,6 @@
 //! What we pushed does not come back as somebody else's change.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::tasks::push::Drained;
 use komoju_testkit::InProcess;
@@ -281,7 +281,7 @@ async fn our_own_delete_of_somebody_who_was_listed_lets_nobody_go_who_waits_for_
         harness.sandbox.world().remove_fault(slow);
     };
     let (report, ()) = tokio::join!(pull.sweep(), push);
-    assert_eq!(report.unwrap().outcome, Outcome::Held);
+    assert_eq!(report.unwrap().outcome, PassOutcome::Held);
     harness.sweep().await;
     assert_eq!(held(&harness), ["restored: 1"]);
 }

@@ -1,6 +1,6 @@
 //! Customers and pages up to and over their limits.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn customer_of_four_mebibytes_is_mirrored_in_any_script_and_escaping() {
         harness
             .inject(Fault::new(Effect::Rewrite { find: "\"MARK\"".into(), with: text(values(one, count)) }));
         let report = harness.sweep();
-        assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+        assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
         assert_eq!((harness.mirror().len(), unreadable(&harness).len()), (57, 0), "{name}");
         assert_eq!(harness.mirror()[&id]["metadata"].as_object().unwrap().len(), count, "{name}");
         // Both again: nothing differs.
@@ -45,12 +45,12 @@ fn page_over_its_limit_is_read_in_parts() {
         harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(400_000)}}));
     }
     let report = harness.sweep();
-    assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
+    assert_eq!(report.outcome, PassOutcome::Complete, "{}", report.sentence());
     harness.assert_true();
     assert_eq!((report.tally.pages, report.tally.customers_seen), (6, 57));
     harness.sandbox.world().delete(&ids[25]);
     let report = harness.sweep();
-    assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 1), "{}", report.sentence());
+    assert_eq!((report.outcome, report.tally.deleted), (PassOutcome::Complete, 1), "{}", report.sentence());
     harness.assert_true();
 }
 
@@ -63,7 +63,7 @@ fn first_page_over_its_limit_is_read_in_parts_where_the_server_caps_per_page() {
         harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(2_000_000)}}));
     }
     let report = harness.sweep();
-    assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
+    assert_eq!(report.outcome, PassOutcome::Complete, "{}", report.sentence());
     harness.assert_true();
 }
 
@@ -76,7 +76,7 @@ fn list_of_one_customer_over_the_limit_is_complete() {
         let id = harness.sandbox.world().ids()[0].clone();
         harness.sandbox.world().update(&id, json!({"metadata": {"k": "x".repeat(9_000_000)}}));
         let report = harness.sweep();
-        assert_eq!(report.outcome, Outcome::Complete, "{past_end:?}: {}", report.sentence());
+        assert_eq!(report.outcome, PassOutcome::Complete, "{past_end:?}: {}", report.sentence());
         let named = unreadable(&harness);
         assert_eq!((named.len(), &named[0]["id"]), (1, &json!(id)), "{past_end:?}: {named:?}");
     }

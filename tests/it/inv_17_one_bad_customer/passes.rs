@@ -1,6 +1,6 @@
 //! Unreadable customers in sweeps and probes.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault, Payload};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ fn unreadable_customer_costs_one_customer_in_each_form() {
         let (harness, id) = marked();
         show(&harness, &id, form);
         let report = harness.sweep();
-        assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+        assert_eq!(report.outcome, PassOutcome::Complete, "{name}: {}", report.sentence());
         let mut truth = harness.sandbox.world().truth();
         truth.remove(&id);
         assert_eq!(harness.mirror(), truth, "{name}");
@@ -167,7 +167,7 @@ fn many_customers_whose_id_became_unreadable_are_neither_deleted_nor_held() {
     let hidden = before.keys().filter(|id| id.starts_with(&first[..])).count();
     assert!(hidden > 10, "more than the limit: {hidden}");
     let report = harness.sweep();
-    assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
+    assert_eq!(report.outcome, PassOutcome::Complete, "{}", report.sentence());
     assert_eq!(harness.mirror(), before);
     assert_eq!(unreadable(&harness).len(), hidden);
 }

@@ -96,7 +96,7 @@ async fn followers_of_a_create_that_will_not_be_park() {
     assert_eq!(harness.states(), ["c rejected", "f parked", "taken back cancelled", "g parked"]);
     assert_eq!(harness.sandbox.world().creates(), 0);
     // Mended: both go their way.
-    let mended = komoju_core::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
+    let mended = komoju_core::intent::IntentBody::new(json!({"email": "right@example.com"})).unwrap();
     harness
         .store()
         .write(move |tx| {

@@ -59,7 +59,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
         harness.of("u", "reason")
     );
     // As it is it would be looked at once more; with another token it is a new update.
-    let body = komoju_core::intent::Body::new(json!({"payment_details": "tok_c"})).unwrap();
+    let body = komoju_core::intent::IntentBody::new(json!({"payment_details": "tok_c"})).unwrap();
     harness
         .store()
         .write(move |tx| komoju_sync::store::outbox::operator::retry(tx, "u", Some(&body)))

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use komoju_core::CustomerId;
-use komoju_core::intent::Body;
+use komoju_core::intent::IntentBody;
 use komoju_sandbox::{Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::config::Config;
 use komoju_sync::remote::{
-    Cause, Http, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote as _, RemoteError,
+    BytesSent, ErrorCause, Http, PushAnswer, PushError, PushRemote, PushRequest, PushedCustomer, Remote as _,
+    RemoteError,
 };
 use komoju_sync::secret::SecretKey;
 use serde_json::{Value, json};
@@ -37,43 +38,45 @@ impl RemoteHarness {
     }
 }
 
-fn body(value: Value) -> Body {
-    Body::new(value).unwrap()
+fn body(value: Value) -> IntentBody {
+    IntentBody::new(value).unwrap()
 }
 
-fn create(key: &str, email: &str) -> Push {
-    Push::Create { key: key.to_owned(), body: body(json!({"email": email, "metadata": {"n": "1"}})) }
+fn create(key: &str, email: &str) -> PushRequest {
+    PushRequest::Create { key: key.to_owned(), body: body(json!({"email": email, "metadata": {"n": "1"}})) }
 }
 
-fn update(id: &str, value: Value) -> Push {
-    Push::Update { id: CustomerId::new(id).unwrap(), body: body(value) }
+fn update(id: &str, value: Value) -> PushRequest {
+    PushRequest::Update { id: CustomerId::new(id).unwrap(), body: body(value) }
 }
 
-fn delete(id: &str) -> Push {
-    Push::Delete { id: CustomerId::new(id).unwrap() }
+fn delete(id: &str) -> PushRequest {
+    PushRequest::Delete { id: CustomerId::new(id).unwrap() }
 }
 
-fn error(pushed: Result<Pushed, PushError>) -> PushError {
+fn error(pushed: Result<PushAnswer, PushError>) -> PushError {
     pushed.unwrap_err()
 }
 
 #[tokio::test]
 async fn push_that_takes_effect_shows_the_customer_and_is_sent_once() {
     let harness = RemoteHarness::open(Readings::default()).await;
-    let Pushed::Took { customer: PushedCustomer::Shown(made), status: 200 } =
+    let PushAnswer::Applied { customer: PushedCustomer::Shown(made), status: 200 } =
         harness.remote.push(&create("k1", "a@example.com")).await.unwrap()
     else {
         panic!("no customer");
     };
     let again = harness.remote.push(&create("k1", "a@example.com")).await.unwrap();
-    assert!(matches!(again, Pushed::Took { customer: PushedCustomer::Shown(same), .. } if same == made));
+    assert!(
+        matches!(again, PushAnswer::Applied { customer: PushedCustomer::Shown(same), .. } if same == made)
+    );
     assert_eq!(harness.sandbox.world().creates(), 1, "the same key is the same create");
     assert_eq!(harness.sandbox.world().len(), 4);
 
     let id = made.id().as_str();
     let changed = harness.remote.push(&update(id, json!({"email": "b@example.com"}))).await.unwrap();
     assert!(
-        matches!(&changed, Pushed::Took { customer: PushedCustomer::Shown(after), .. } if after.email() == Some("b@example.com"))
+        matches!(&changed, PushAnswer::Applied { customer: PushedCustomer::Shown(after), .. } if after.email() == Some("b@example.com"))
     );
     assert_eq!(
         harness.sandbox.world().get(id).unwrap()["metadata"],
@@ -81,11 +84,11 @@ async fn push_that_takes_effect_shows_the_customer_and_is_sent_once() {
         "what is not named stays"
     );
 
-    assert!(matches!(harness.remote.push(&delete(id)).await.unwrap(), Pushed::Took { .. }));
+    assert!(matches!(harness.remote.push(&delete(id)).await.unwrap(), PushAnswer::Applied { .. }));
     for push in [delete(id), update(id, json!({"email": "c"}))] {
         let gone = harness.remote.push(&push).await.unwrap();
         assert!(
-            matches!(&gone, Pushed::NotFound { told, .. } if told.code.as_deref() == Some("not_found")),
+            matches!(&gone, PushAnswer::NotFound { error: told, .. } if told.code.as_deref() == Some("not_found")),
             "{gone:?}"
         );
     }
@@ -113,13 +116,16 @@ async fn push_took_effect_if_the_body_of_a_2xx_cannot_be_read() {
     for answer in [readings::Delete::Customer, readings::Delete::NoContent] {
         let harness = RemoteHarness::open(Readings { delete: answer, ..Readings::default() }).await;
         let id = harness.sandbox.world().ids()[0].clone();
-        assert!(matches!(harness.remote.push(&delete(&id)).await, Ok(Pushed::Took { .. })), "{answer:?}");
+        assert!(
+            matches!(harness.remote.push(&delete(&id)).await, Ok(PushAnswer::Applied { .. })),
+            "{answer:?}"
+        );
     }
     let harness = RemoteHarness::open(Readings::default()).await;
     harness
         .inject(Fault::new(Effect::Body { body: Payload::Text("{\"id\":".to_owned()) }).call(Call::Create));
     let pushed = harness.remote.push(&create("k", "a")).await;
-    assert!(matches!(pushed, Ok(Pushed::Took { customer: PushedCustomer::None, .. })), "{pushed:?}");
+    assert!(matches!(pushed, Ok(PushAnswer::Applied { customer: PushedCustomer::None, .. })), "{pushed:?}");
     assert_eq!(harness.sandbox.world().creates(), 1);
 }
 
@@ -134,8 +140,8 @@ async fn web_page_leaves_the_outcome_of_a_push_unknown() {
             matches!(
                 &pushed,
                 Err(PushError {
-                    left: Left::Perhaps,
-                    error: RemoteError { cause: Cause::Unexpected(_), .. }
+                    bytes_sent: BytesSent::Maybe,
+                    error: RemoteError { cause: ErrorCause::Unexpected(_), .. }
                 })
             ),
             "{pushed:?}"
@@ -159,23 +165,23 @@ async fn refusal_is_distinguished_from_a_transient_failure() {
         headers: Default::default(),
         work: Work::Skipped,
     };
-    type Case = (Effect, fn(&Cause) -> bool);
+    type Case = (Effect, fn(&ErrorCause) -> bool);
     let cases: [Case; 15] = [
-        (coded(400, "bad_request"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(402, "request_failed"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(422, "invalid_parameter"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(502, "card_declined"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(502, "card_expired"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(502, "exceeds_limit"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(502, "bad_verification_value"), |c| matches!(c, Cause::Rejected(_))),
-        (coded(502, "bad_gateway"), |c| matches!(c, Cause::Unexpected(_))),
-        (html(502), |c| matches!(c, Cause::Unexpected(_))),
-        (coded(409, "conflict"), |c| matches!(c, Cause::Unexpected(_))),
-        (coded(429, "too_many_requests"), |c| matches!(c, Cause::Throttled(_))),
-        (coded(401, "unauthorized"), |c| matches!(c, Cause::KeyRefused(_))),
-        (coded(403, "forbidden"), |c| matches!(c, Cause::Rejected(_))),
-        (html(403), |c| matches!(c, Cause::Unexpected(_))),
-        (coded(503, "service_unavailable"), |c| matches!(c, Cause::Unexpected(_))),
+        (coded(400, "bad_request"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(402, "request_failed"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(422, "invalid_parameter"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(502, "card_declined"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(502, "card_expired"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(502, "exceeds_limit"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(502, "bad_verification_value"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (coded(502, "bad_gateway"), |c| matches!(c, ErrorCause::Unexpected(_))),
+        (html(502), |c| matches!(c, ErrorCause::Unexpected(_))),
+        (coded(409, "conflict"), |c| matches!(c, ErrorCause::Unexpected(_))),
+        (coded(429, "too_many_requests"), |c| matches!(c, ErrorCause::Throttled(_))),
+        (coded(401, "unauthorized"), |c| matches!(c, ErrorCause::KeyRefused(_))),
+        (coded(403, "forbidden"), |c| matches!(c, ErrorCause::Rejected(_))),
+        (html(403), |c| matches!(c, ErrorCause::Unexpected(_))),
+        (coded(503, "service_unavailable"), |c| matches!(c, ErrorCause::Unexpected(_))),
     ];
     for (effect, expected) in cases {
         let harness = RemoteHarness::open(Readings::default()).await;
@@ -198,13 +204,13 @@ async fn nothing_left_only_without_a_connection() {
         let harness = RemoteHarness::open(Readings::default()).await;
         harness.inject(Fault::new(effect.clone()).call(Call::Create));
         let lost = error(harness.remote.push(&create("k", "a")).await);
-        assert!(matches!(lost.error.cause, Cause::Unreachable { .. }), "{effect:?}: {lost}");
-        assert_eq!(lost.left, Left::Perhaps, "{effect:?}");
+        assert!(matches!(lost.error.cause, ErrorCause::Unreachable { .. }), "{effect:?}: {lost}");
+        assert_eq!(lost.bytes_sent, BytesSent::Maybe, "{effect:?}");
         assert_eq!(harness.sandbox.world().creates(), 1, "and it did");
     }
     let harness = RemoteHarness::open(Readings::default()).await;
     let RemoteHarness { sandbox, remote } = harness;
     sandbox.stop().await;
     let lost = error(remote.push(&create("k", "a")).await);
-    assert_eq!(lost.left, Left::Nothing, "{lost}");
+    assert_eq!(lost.bytes_sent, BytesSent::None, "{lost}");
 }

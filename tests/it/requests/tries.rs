@@ -1,6 +1,6 @@
 //! How often a request is tried. `tests/faults` tests the effect of each fault on a pass.
 
-use komoju_core::Outcome;
+use komoju_core::PassOutcome;
 use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use komoju_testkit::Installation;
 
@@ -14,7 +14,12 @@ fn transient_failure_is_retried_within_the_pass() {
         let harness = Installation::with(PROGRAM, 57);
         let fault = harness.inject(Fault::new(effect).call(Call::List).page(3).times(9));
         let report = harness.sweep();
-        assert_eq!((harness.fired(fault), report.outcome), (9, Outcome::Complete), "{}", report.sentence());
+        assert_eq!(
+            (harness.fired(fault), report.outcome),
+            (9, PassOutcome::Complete),
+            "{}",
+            report.sentence()
+        );
         assert_eq!(report.tally.requests, 6 + 9);
         harness.assert_true();
     }
@@ -26,6 +31,11 @@ fn request_is_tried_ten_times_and_a_rejected_one_once() {
         let harness = Installation::with(PROGRAM, 5);
         let fault = harness.on_lists(Effect::status(code));
         let report = harness.sweep();
-        assert_eq!((harness.fired(fault), report.outcome), (tries, Outcome::Failed), "{}", report.sentence());
+        assert_eq!(
+            (harness.fired(fault), report.outcome),
+            (tries, PassOutcome::Failed),
+            "{}",
+            report.sentence()
+        );
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::{Attention, Waiting, Wipe};
+use super::{Attention, PendingItems, Wipe};
 use crate::PassKind;
-use crate::words::{count, duration};
+use crate::format::{count, duration};
 
 impl Attention {
     /// A short form for one line that names many conditions; `None` where such a line leaves it
@@ -124,7 +124,7 @@ fn stopped(f: &mut fmt::Formatter<'_>, since: &str) -> fmt::Result {
     )
 }
 
-fn held_deletions(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result {
+fn held_deletions(f: &mut fmt::Formatter<'_>, waiting: &PendingItems) -> fmt::Result {
     write!(
         f,
         "{} {} for an operator: look at `komoju-sync deletions list`, then `komoju-sync deletions approve` or \
@@ -134,7 +134,7 @@ fn held_deletions(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result 
     )
 }
 
-fn held_deletes(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result {
+fn held_deletes(f: &mut fmt::Formatter<'_>, waiting: &PendingItems) -> fmt::Result {
     write!(
         f,
         "{} {} for an operator, because more are open or were sent within an hour than \
@@ -145,7 +145,7 @@ fn held_deletes(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result {
     )
 }
 
-fn parked(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result {
+fn parked(f: &mut fmt::Formatter<'_>, waiting: &PendingItems) -> fmt::Result {
     write!(
         f,
         "{} {} parked and {} for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show \
@@ -156,7 +156,7 @@ fn parked(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result {
     )
 }
 
-impl Waiting {
+impl PendingItems {
     fn verb(&self) -> &'static str {
         if self.count == 1 { "waits" } else { "wait" }
     }

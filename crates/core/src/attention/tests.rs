@@ -7,8 +7,8 @@ fn stale(last_sweep_at: Option<&str>, is_overdue: bool) -> Attention {
     StaleMirror { last_sweep_at: last_sweep_at.map(str::to_owned), is_overdue }
 }
 
-fn waiting(count: u64, oldest: &str) -> Waiting {
-    Waiting { count, oldest: Some(oldest.to_owned()) }
+fn waiting(count: u64, oldest: &str) -> PendingItems {
+    PendingItems { count, oldest: Some(oldest.to_owned()) }
 }
 
 fn failed(kind: PassKind) -> Attention {

@@ -9,9 +9,9 @@ use super::{BODY_FIELDS, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MASKED_TO
 
 /// The parameters of a create or an update. A token in them is never shown by `Debug`.
 #[derive(Clone, PartialEq)]
-pub struct Body(pub(super) Map<String, Value>);
+pub struct IntentBody(pub(super) Map<String, Value>);
 
-impl Body {
+impl IntentBody {
     /// Takes a JSON object as parameters.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Body {
     }
 }
 
-impl fmt::Debug for Body {
+impl fmt::Debug for IntentBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0.iter().map(|(name, value)| match name.as_str() {
             "payment_details" => (name, MASKED_TOKEN.to_owned()),

@@ -11,7 +11,7 @@ pub struct Expect(Map<String, Value>);
 
 /// A field that is not as expected.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Surprise {
+pub struct Mismatch {
     /// Which, as in `email` or `metadata.order_id`.
     pub field: String,
     /// What was expected; `null` for absent.
@@ -45,13 +45,13 @@ impl Expect {
     }
 
     /// What is not as expected; in metadata only the named keys count.
-    pub fn surprises(&self, theirs: &Map<String, Value>) -> Vec<Surprise> {
+    pub fn mismatches(&self, theirs: &Map<String, Value>) -> Vec<Mismatch> {
         let null = Value::Null;
         let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
-        let mut surprises = Vec::new();
+        let mut mismatches = Vec::new();
         let mut compare = |field: String, expected: &Value, found: Value| {
             if *expected != found {
-                surprises.push(Surprise { field, expected: expected.clone(), found });
+                mismatches.push(Mismatch { field, expected: expected.clone(), found });
             }
         };
         for (name, expected) in &self.0 {
@@ -66,6 +66,6 @@ impl Expect {
                 expected => compare(name.clone(), expected, of(theirs, name)),
             }
         }
-        surprises
+        mismatches
     }
 }

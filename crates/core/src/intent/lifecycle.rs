@@ -16,7 +16,7 @@ use std::fmt;
 
 /// Where an intent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum IntentState {
     /// Accepted; no byte of it was sent.
     Queued,
     /// An attempt is under way; committed before its first byte leaves.
@@ -33,7 +33,7 @@ pub enum State {
     Cancelled,
 }
 
-impl State {
+impl IntentState {
     /// Every state.
     pub const ALL: [Self; 7] = [
         Self::Queued,
@@ -69,12 +69,12 @@ impl State {
     }
 
     /// Whether it keeps later intents of the same customer from being sent.
-    pub fn blocks_those_behind(self) -> bool {
+    pub fn blocks_followers(self) -> bool {
         matches!(self, Self::Queued | Self::Sending | Self::Waiting | Self::Parked)
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for IntentState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
@@ -83,7 +83,7 @@ impl fmt::Display for State {
 /// Whether a byte of an attempt may have reached the API without its outcome being known. Then a create must keep its key, and
 /// nobody can take it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum OutcomeStatus {
     /// Known: nothing of it is under way.
     Known,
     /// Unknown: it may have taken effect.
@@ -92,7 +92,7 @@ pub enum Outcome {
 
 /// What a person retries with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryBody {
     /// The body as it is: a key that was used stays.
     Same,
     /// Another body, and so another key: a person has seen what became of the first.
@@ -103,9 +103,9 @@ pub enum Retry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
     /// Where it is.
-    pub state: State,
+    pub state: IntentState,
     /// Whether some attempt's outcome is unknown.
-    pub outcome: Outcome,
+    pub outcome: OutcomeStatus,
     /// How many attempts there were.
     pub attempts: u32,
 }
@@ -115,7 +115,7 @@ pub struct Lifecycle {
 #[error("an intent that is {from} cannot {what}")]
 pub struct IllegalTransition {
     /// Where it is.
-    pub from: State,
+    pub from: IntentState,
     /// What was tried.
     pub what: &'static str,
 }
@@ -123,7 +123,7 @@ pub struct IllegalTransition {
 impl Lifecycle {
     /// An intent that was just accepted.
     pub fn accepted() -> Self {
-        Self { state: State::Queued, outcome: Outcome::Known, attempts: 0 }
+        Self { state: IntentState::Queued, outcome: OutcomeStatus::Known, attempts: 0 }
     }
 
     /// An attempt begins; to be committed before its first byte leaves.
@@ -131,7 +131,8 @@ impl Lifecycle {
     /// # Errors
     /// It is neither queued nor waiting.
     pub fn claim(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Queued, State::Waiting], State::Sending, "be sent")?;
+        let next =
+            self.from(&[IntentState::Queued, IntentState::Waiting], IntentState::Sending, "be sent")?;
         Ok(Self { attempts: self.attempts.saturating_add(1), ..next })
     }
 
@@ -140,8 +141,9 @@ impl Lifecycle {
     /// # Errors
     /// It is neither being sent nor waiting.
     pub fn take_effect(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Sending, State::Waiting], State::Done, "take effect")?;
-        Ok(Self { outcome: Outcome::Known, ..next })
+        let next =
+            self.from(&[IntentState::Sending, IntentState::Waiting], IntentState::Done, "take effect")?;
+        Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
     /// The API said no for good.
@@ -149,18 +151,18 @@ impl Lifecycle {
     /// # Errors
     /// It is not being sent.
     pub fn reject(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Sending], State::Rejected, "be rejected")?;
-        Ok(Self { outcome: Outcome::Known, ..next })
+        let next = self.from(&[IntentState::Sending], IntentState::Rejected, "be rejected")?;
+        Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
     /// The attempt failed for now.
     ///
     /// # Errors
     /// It is not being sent.
-    pub fn wait(self, outcome: Outcome) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Sending], State::Waiting, "wait for another attempt")?;
+    pub fn wait(self, outcome: OutcomeStatus) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[IntentState::Sending], IntentState::Waiting, "wait for another attempt")?;
         // What was once unknown stays so until something is found out.
-        let outcome = if self.outcome == Outcome::Unknown { Outcome::Unknown } else { outcome };
+        let outcome = if self.outcome == OutcomeStatus::Unknown { OutcomeStatus::Unknown } else { outcome };
         Ok(Self { outcome, ..next })
     }
 
@@ -168,17 +170,17 @@ impl Lifecycle {
     ///
     /// # Errors
     /// It is not being sent.
-    pub fn cut_off(self) -> Result<Self, IllegalTransition> {
-        self.wait(Outcome::Unknown)
+    pub fn interrupt(self) -> Result<Self, IllegalTransition> {
+        self.wait(OutcomeStatus::Unknown)
     }
 
     /// Reconciliation found that no attempt took effect: what was unknown is known.
     ///
     /// # Errors
     /// It is not waiting.
-    pub fn found_absent(self) -> Result<Self, IllegalTransition> {
-        let next = self.from(&[State::Waiting], State::Waiting, "be found absent")?;
-        Ok(Self { outcome: Outcome::Known, ..next })
+    pub fn confirm_absent(self) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[IntentState::Waiting], IntentState::Waiting, "be found absent")?;
+        Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
     /// A person has to decide.
@@ -186,7 +188,11 @@ impl Lifecycle {
     /// # Errors
     /// It is settled, or parked already.
     pub fn park(self) -> Result<Self, IllegalTransition> {
-        self.from(&[State::Queued, State::Sending, State::Waiting], State::Parked, "be parked")
+        self.from(
+            &[IntentState::Queued, IntentState::Sending, IntentState::Waiting],
+            IntentState::Parked,
+            "be parked",
+        )
     }
 
     /// A person takes it back.
@@ -194,24 +200,35 @@ impl Lifecycle {
     /// # Errors
     /// It is neither queued nor parked.
     pub fn cancel(self) -> Result<Self, IllegalTransition> {
-        self.from(&[State::Queued, State::Parked], State::Cancelled, "be cancelled")
+        self.from(&[IntentState::Queued, IntentState::Parked], IntentState::Cancelled, "be cancelled")
     }
 
     /// A person wants it tried again.
     ///
     /// # Errors
     /// It is neither rejected nor parked.
-    pub fn retry(self, with: Retry) -> Result<Self, IllegalTransition> {
+    pub fn retry(self, with: RetryBody) -> Result<Self, IllegalTransition> {
         match (self.state, self.outcome, with) {
-            (State::Parked, Outcome::Unknown, Retry::Same) => Ok(Self { state: State::Waiting, ..self }),
+            (IntentState::Parked, OutcomeStatus::Unknown, RetryBody::Same) => {
+                Ok(Self { state: IntentState::Waiting, ..self })
+            }
             _ => {
-                let next = self.from(&[State::Rejected, State::Parked], State::Queued, "be retried")?;
-                Ok(Self { outcome: Outcome::Known, ..next })
+                let next = self.from(
+                    &[IntentState::Rejected, IntentState::Parked],
+                    IntentState::Queued,
+                    "be retried",
+                )?;
+                Ok(Self { outcome: OutcomeStatus::Known, ..next })
             }
         }
     }
 
-    fn from(self, states: &[State], to: State, what: &'static str) -> Result<Self, IllegalTransition> {
+    fn from(
+        self,
+        states: &[IntentState],
+        to: IntentState,
+        what: &'static str,
+    ) -> Result<Self, IllegalTransition> {
         match states.contains(&self.state) {
             true => Ok(Self { state: to, ..self }),
             false => Err(IllegalTransition { from: self.state, what }),
@@ -230,26 +247,26 @@ mod tests {
         Claim,
         TakeEffect,
         Reject,
-        Wait(Outcome),
-        CutOff,
-        FoundAbsent,
+        Wait(OutcomeStatus),
+        Interrupt,
+        ConfirmAbsent,
         Park,
         Cancel,
-        Retry(Retry),
+        Retry(RetryBody),
     }
 
     const STEPS: [Step; 11] = [
         Step::Claim,
         Step::TakeEffect,
         Step::Reject,
-        Step::Wait(Outcome::Known),
-        Step::Wait(Outcome::Unknown),
-        Step::CutOff,
-        Step::FoundAbsent,
+        Step::Wait(OutcomeStatus::Known),
+        Step::Wait(OutcomeStatus::Unknown),
+        Step::Interrupt,
+        Step::ConfirmAbsent,
         Step::Park,
         Step::Cancel,
-        Step::Retry(Retry::Same),
-        Step::Retry(Retry::Corrected),
+        Step::Retry(RetryBody::Same),
+        Step::Retry(RetryBody::Corrected),
     ];
 
     fn take(life: Lifecycle, step: Step) -> Result<Lifecycle, IllegalTransition> {
@@ -258,8 +275,8 @@ mod tests {
             Step::TakeEffect => life.take_effect(),
             Step::Reject => life.reject(),
             Step::Wait(outcome) => life.wait(outcome),
-            Step::CutOff => life.cut_off(),
-            Step::FoundAbsent => life.found_absent(),
+            Step::Interrupt => life.interrupt(),
+            Step::ConfirmAbsent => life.confirm_absent(),
             Step::Park => life.park(),
             Step::Cancel => life.cancel(),
             Step::Retry(with) => life.retry(with),
@@ -267,8 +284,8 @@ mod tests {
     }
 
     /// The table of the contract: from where to where.
-    fn is_in_the_contract(from: State, to: State) -> bool {
-        use State::{Cancelled, Done, Parked, Queued, Rejected, Sending, Waiting};
+    fn is_in_the_contract(from: IntentState, to: IntentState) -> bool {
+        use IntentState::{Cancelled, Done, Parked, Queued, Rejected, Sending, Waiting};
         match from {
             Queued => matches!(to, Sending | Parked | Cancelled),
             Sending => matches!(to, Waiting | Done | Rejected | Parked),
@@ -282,8 +299,8 @@ mod tests {
     #[test]
     fn the_transitions_are_those_of_the_contract_and_each_can_be_made() {
         let mut made = std::collections::HashSet::new();
-        for state in State::ALL {
-            for outcome in [Outcome::Known, Outcome::Unknown] {
+        for state in IntentState::ALL {
+            for outcome in [OutcomeStatus::Known, OutcomeStatus::Unknown] {
                 for step in STEPS {
                     let life = Lifecycle { state, outcome, attempts: 1 };
                     if let Ok(next) = take(life, step) {
@@ -297,8 +314,8 @@ mod tests {
                 }
             }
         }
-        for from in State::ALL {
-            for to in State::ALL {
+        for from in IntentState::ALL {
+            for to in IntentState::ALL {
                 assert_eq!(made.contains(&(from, to)), is_in_the_contract(from, to), "{from} to {to}");
             }
         }
@@ -314,17 +331,17 @@ mod tests {
                 let Ok(next) = take(life, step) else { continue };
                 let clears = matches!(
                     step,
-                    Step::TakeEffect | Step::Reject | Step::FoundAbsent | Step::Retry(Retry::Corrected)
+                    Step::TakeEffect | Step::Reject | Step::ConfirmAbsent | Step::Retry(RetryBody::Corrected)
                 );
-                if life.outcome == Outcome::Unknown && !clears {
-                    prop_assert_eq!(next.outcome, Outcome::Unknown, "{:?}", step);
+                if life.outcome == OutcomeStatus::Unknown && !clears {
+                    prop_assert_eq!(next.outcome, OutcomeStatus::Unknown, "{:?}", step);
                 }
                 // Nothing that may have left is ever as good as new.
-                if next.state == State::Queued {
-                    prop_assert_eq!(next.outcome, Outcome::Known);
+                if next.state == IntentState::Queued {
+                    prop_assert_eq!(next.outcome, OutcomeStatus::Known);
                 }
-                if next.state.is_settled() && next.state != State::Cancelled {
-                    prop_assert_eq!(next.outcome, Outcome::Known);
+                if next.state.is_settled() && next.state != IntentState::Cancelled {
+                    prop_assert_eq!(next.outcome, OutcomeStatus::Known);
                 }
                 prop_assert_eq!(next.attempts, life.attempts + u32::from(matches!(step, Step::Claim)));
                 life = next;
@@ -335,26 +352,35 @@ mod tests {
     #[test]
     fn a_wait_remembers_that_an_attempt_may_have_taken_effect_until_none_is_found() {
         let waits = |outcome| Lifecycle::accepted().claim().unwrap().wait(outcome).unwrap();
-        assert_eq!(waits(Outcome::Known).outcome, Outcome::Known);
-        assert_eq!(waits(Outcome::Unknown).outcome, Outcome::Unknown);
-        assert_eq!(Lifecycle::accepted().claim().unwrap().cut_off().unwrap().outcome, Outcome::Unknown);
-        let found_absent = waits(Outcome::Unknown).found_absent().unwrap();
-        assert_eq!((found_absent.state, found_absent.outcome), (State::Waiting, Outcome::Known));
+        assert_eq!(waits(OutcomeStatus::Known).outcome, OutcomeStatus::Known);
+        assert_eq!(waits(OutcomeStatus::Unknown).outcome, OutcomeStatus::Unknown);
+        assert_eq!(
+            Lifecycle::accepted().claim().unwrap().interrupt().unwrap().outcome,
+            OutcomeStatus::Unknown
+        );
+        let confirm_absent = waits(OutcomeStatus::Unknown).confirm_absent().unwrap();
+        assert_eq!(
+            (confirm_absent.state, confirm_absent.outcome),
+            (IntentState::Waiting, OutcomeStatus::Known)
+        );
     }
 
     #[test]
     fn an_intent_is_open_and_in_the_way_or_settled_and_parked_is_no_end() {
-        for state in State::ALL {
-            let is_open = matches!(state, State::Queued | State::Sending | State::Waiting | State::Parked);
-            assert_eq!((state.blocks_those_behind(), state.is_settled()), (is_open, !is_open), "{state}");
+        for state in IntentState::ALL {
+            let is_open = matches!(
+                state,
+                IntentState::Queued | IntentState::Sending | IntentState::Waiting | IntentState::Parked
+            );
+            assert_eq!((state.blocks_followers(), state.is_settled()), (is_open, !is_open), "{state}");
         }
     }
 
     #[test]
     fn words_are_read_back() {
-        for state in State::ALL {
-            assert_eq!(State::from_word(&state.to_string()), Some(state));
+        for state in IntentState::ALL {
+            assert_eq!(IntentState::from_word(&state.to_string()), Some(state));
         }
-        assert_eq!(State::from_word("lost"), None);
+        assert_eq!(IntentState::from_word("lost"), None);
     }
 }

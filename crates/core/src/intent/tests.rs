@@ -14,16 +14,16 @@ fn each_kind_of_intent_is_read() {
         "email": null, "metadata": {"order": "7", "gone": null}, "payment_details": "tok_x", "currency": "JPY"}}));
     let create = create.unwrap();
     assert_eq!(create.id.unwrap().as_str(), "n1");
-    assert!(matches!(&create.wish, Wish::Create(body) if body.token() == Some("tok_x")));
+    assert!(matches!(&create.op, IntentOp::Create(body) if body.token() == Some("tok_x")));
     let empty = parse(&json!({"op": "create", "body": {"metadata": {}}})).unwrap();
-    assert_eq!(empty.wish.op(), "create", "the API decides which parameters it needs");
+    assert_eq!(empty.op.name(), "create", "the API decides which parameters it needs");
     let update = parse(&json!({"op": "update", "customer_id": "@n1", "body": {"email": "a"},
         "expect": {"email": "b", "metadata": {"x": null}}, "not_before": "2026-01-01T09:00:00+09:00"}));
     let update = update.unwrap();
-    assert!(matches!(&update.wish, Wish::Update(Target::CreatedBy(intent), _) if intent.as_str() == "n1"));
+    assert!(matches!(&update.op, IntentOp::Update(Target::CreatedBy(intent), _) if intent.as_str() == "n1"));
     assert_eq!(update.not_before, time::read("2026-01-01T00:00:00Z"));
     let delete = parse(&json!({"op": "delete", "customer_id": "a+b:é", "body": null})).unwrap();
-    assert!(matches!(&delete.wish, Wish::Delete(target) if target.to_string() == "a+b:é"));
+    assert!(matches!(&delete.op, IntentOp::Delete(target) if target.to_string() == "a+b:é"));
 }
 
 #[test]
@@ -115,22 +115,22 @@ fn what_breaks_a_rule_is_refused_by_field_and_rule_without_its_value() {
 fn a_wish_is_written_as_it_was_dropped() {
     for text in ["a'b\u{200b}", "@n 1/2"] {
         let intent = parse(&json!({"op": "delete", "customer_id": text})).unwrap();
-        let Wish::Delete(target) = intent.wish else { panic!("{text}") };
+        let IntentOp::Delete(target) = intent.op else { panic!("{text}") };
         assert_eq!(target.text(), text);
     }
     assert_eq!(IntentId::new("n 1").unwrap().to_string(), "n 1");
-    let body = Body::new(json!({"metadata": {"k": null}, "payment_details": "tok_1"})).unwrap();
+    let body = IntentBody::new(json!({"metadata": {"k": null}, "payment_details": "tok_1"})).unwrap();
     assert_eq!(body.text(), r#"{"metadata":{"k":null},"payment_details":"tok_1"}"#);
     assert_eq!(Value::from(body.without_token()), json!({"metadata": {"k": null}}));
     assert_eq!(["k", "other"].map(|key| body.has_metadata(key)), [true, false]);
-    assert!(!Body::new(json!({})).unwrap().has_metadata("k"));
+    assert!(!IntentBody::new(json!({})).unwrap().has_metadata("k"));
     let expect = Expect::new(json!({"locale": "ja"})).unwrap();
     assert_eq!((expect.text(), expect.fields().len()), (r#"{"locale":"ja"}"#.to_owned(), 1));
 }
 
 #[test]
 fn a_token_is_not_shown() {
-    let body = Body::new(json!({"payment_details": "tok_secret", "email": "a"})).unwrap();
+    let body = IntentBody::new(json!({"payment_details": "tok_secret", "email": "a"})).unwrap();
     let shown = format!("{body:?}");
     assert!(shown.contains("email") && !shown.contains("tok_secret"), "{shown}");
 }
@@ -139,18 +139,18 @@ fn a_token_is_not_shown() {
 fn only_what_is_named_is_compared() {
     let theirs = json!({"email": "now", "metadata": {"a": "1", "b": "2"}, "locale": "ja", "source": null});
     let theirs = theirs.as_object().unwrap();
-    let surprises = |expect: Value| {
+    let mismatches = |expect: Value| {
         let expect = Expect::new(expect).unwrap();
-        expect.surprises(theirs).into_iter().map(|surprise| surprise.field).collect::<Vec<_>>()
+        expect.mismatches(theirs).into_iter().map(|surprise| surprise.field).collect::<Vec<_>>()
     };
-    assert_eq!(surprises(json!({})), Vec::<String>::new());
+    assert_eq!(mismatches(json!({})), Vec::<String>::new());
     assert_eq!(
-        surprises(json!({"email": "now", "source": null, "metadata": {"a": "1", "c": null}})),
+        mismatches(json!({"email": "now", "source": null, "metadata": {"a": "1", "c": null}})),
         Vec::<String>::new()
     );
-    assert_eq!(surprises(json!({"source": {"brand": "visa"}})), ["source"], "compared whole");
+    assert_eq!(mismatches(json!({"source": {"brand": "visa"}})), ["source"], "compared whole");
     assert_eq!(
-        surprises(json!({"email": "then", "locale": null, "metadata": {"a": null, "b": "3", "c": "x"}})),
+        mismatches(json!({"email": "then", "locale": null, "metadata": {"a": null, "b": "3", "c": "x"}})),
         ["email", "locale", "metadata.a", "metadata.b", "metadata.c"]
     );
 }
@@ -198,7 +198,7 @@ fn a_moment_is_spelled_in_one_way_however_many_could_be_read() {
 fn create_without_parameters_of_an_earlier_version_is_still_read() {
     for text in [r#"{"op":"create"}"#, r#"{"op":"create","body":null}"#, r#"{"op":"create","body":{}}"#] {
         let read = Intent::stored(text.as_bytes()).unwrap();
-        assert!(matches!(read.wish, Wish::Create(body) if body.fields().is_empty()), "{text}");
+        assert!(matches!(read.op, IntentOp::Create(body) if body.fields().is_empty()), "{text}");
         assert!(Intent::parse(text).is_err(), "{text}");
     }
 }

@@ -28,13 +28,13 @@ pub enum TextFault {
     },
     /// A comma before a closing bracket, or after the value.
     #[error("must be JSON, and has a trailing comma at {0}")]
-    TrailingComma(Place),
+    TrailingComma(TextPosition),
     /// Text ends before the value is complete.
     #[error("must be JSON, and ends at {0} before it is complete")]
-    CutShort(Place),
+    CutShort(TextPosition),
     /// Anything else that JSON does not allow.
     #[error("must be JSON, and is not at {0}")]
-    Syntax(Place),
+    Syntax(TextPosition),
     /// More levels than are read.
     #[error("must be JSON of at most {DEEPEST} levels")]
     TooDeep,
@@ -48,14 +48,14 @@ pub enum TextFault {
 
 /// A position in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TextPosition {
     /// From 1.
     line: usize,
     /// From 1.
     column: usize,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for TextPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.line {
             0 | 1 => write!(f, "column {}", self.column),
@@ -100,7 +100,7 @@ fn fault(bytes: &[u8], error: &JsonError) -> TextFault {
     match serde_json::from_slice::<IgnoredAny>(bytes) {
         Ok(_) => TextFault::NotUnicode,
         Err(error) => {
-            let place = Place { line: error.line(), column: error.column() };
+            let place = TextPosition { line: error.line(), column: error.column() };
             if let Some(comma) = trailing_comma(bytes, place) {
                 TextFault::TrailingComma(comma)
             } else if error.is_eof() {
@@ -113,7 +113,7 @@ fn fault(bytes: &[u8], error: &JsonError) -> TextFault {
 }
 
 /// The comma that explains an error at `place`: it stands before a closing bracket there, or is itself there and the last character.
-fn trailing_comma(bytes: &[u8], place: Place) -> Option<Place> {
+fn trailing_comma(bytes: &[u8], place: TextPosition) -> Option<TextPosition> {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let line_start: usize = lines.take(place.line.saturating_sub(1)).map(<[u8]>::len).sum();
     let (before, rest) = bytes.split_at_checked((line_start + place.column).saturating_sub(1))?;
@@ -126,7 +126,7 @@ fn trailing_comma(bytes: &[u8], place: Place) -> Option<Place> {
         b'\n' => (line + 1, 1),
         _ => (line, column + 1),
     });
-    Some(Place { line, column })
+    Some(TextPosition { line, column })
 }
 
 #[cfg(test)]

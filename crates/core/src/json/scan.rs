@@ -6,7 +6,7 @@
 
 /// One member or item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part<'a> {
+pub struct ScanItem<'a> {
     /// The member's key with its quotes; empty for an item.
     pub key: &'a [u8],
     /// The text of the value.
@@ -15,9 +15,9 @@ pub struct Part<'a> {
     pub is_whole: bool,
 }
 
-/// How a [`Walk`] ended.
+/// How a [`Scanner`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ScanEnd {
     /// At the closing bracket; the offset of what follows it.
     Closed(usize),
     /// The text ends before the closing bracket.
@@ -28,34 +28,34 @@ pub enum End {
 
 /// A walk through the members of one object or the items of one array.
 #[derive(Clone, Debug)]
-pub struct Walk<'a> {
+pub struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
     close: u8,
     is_first: bool,
-    end: Option<End>,
+    end: Option<ScanEnd>,
 }
 
 /// The members of the object that `text` begins with.
-pub fn members(text: &[u8]) -> Walk<'_> {
-    Walk::new(text, b'{', b'}')
+pub fn members(text: &[u8]) -> Scanner<'_> {
+    Scanner::new(text, b'{', b'}')
 }
 
 /// The items of the array that `text` begins with.
-pub fn items(text: &[u8]) -> Walk<'_> {
-    Walk::new(text, b'[', b']')
+pub fn items(text: &[u8]) -> Scanner<'_> {
+    Scanner::new(text, b'[', b']')
 }
 
 /// The text of the last member of this name whose value is whole. A key that is repeated counts with its last value.
 pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    members(object).filter(|part| part.is_whole && spells(part.key, name)).last().map(|part| part.value)
+    members(object).filter(|part| part.is_whole && key_equals(part.key, name)).last().map(|part| part.value)
 }
 
 /// Whether `text` is one object and nothing else.
 pub fn is_object(text: &[u8]) -> bool {
     let mut walk = members(text);
     while walk.next().is_some() {}
-    matches!(walk.end, Some(End::Closed(rest)) if text[rest..].trim_ascii().is_empty())
+    matches!(walk.end, Some(ScanEnd::Closed(rest)) if text[rest..].trim_ascii().is_empty())
 }
 
 /// An upper bound of how many values stand in `text`, itself included.
@@ -74,7 +74,7 @@ pub fn count_values(text: &[u8]) -> usize {
 }
 
 /// Whether a key, with its quotes, spells this name.
-pub fn spells(key: &[u8], name: &str) -> bool {
+pub fn key_equals(key: &[u8], name: &str) -> bool {
     let plain = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
     match key.contains(&b'\\') {
         true => serde_json::from_slice::<String>(key).is_ok_and(|key| key == name),
@@ -82,40 +82,40 @@ pub fn spells(key: &[u8], name: &str) -> bool {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Scanner<'a> {
     fn new(text: &'a [u8], open: u8, close: u8) -> Self {
         let at = after_space(text, 0);
         let end = match text.get(at) {
             Some(byte) if *byte == open => None,
-            Some(_) => Some(End::Malformed),
-            None => Some(End::Cut),
+            Some(_) => Some(ScanEnd::Malformed),
+            None => Some(ScanEnd::Cut),
         };
         Self { text, at: at + 1, close, is_first: true, end }
     }
 
     /// How the walk ended; `None` before its end.
-    pub fn end(&self) -> Option<End> {
+    pub fn end(&self) -> Option<ScanEnd> {
         self.end
     }
 
-    fn step(&mut self) -> Result<Part<'a>, End> {
+    fn step(&mut self) -> Result<ScanItem<'a>, ScanEnd> {
         let is_first = std::mem::take(&mut self.is_first);
         match (self.peek()?, is_first) {
-            (byte, _) if byte == self.close => return Err(End::Closed(self.at + 1)),
+            (byte, _) if byte == self.close => return Err(ScanEnd::Closed(self.at + 1)),
             (_, true) => {}
             (b',', false) => self.at += 1,
-            (_, false) => return Err(End::Malformed),
+            (_, false) => return Err(ScanEnd::Malformed),
         }
         let mut key: &[u8] = &[];
         if self.close == b'}' {
             if self.peek()? != b'"' {
-                return Err(End::Malformed);
+                return Err(ScanEnd::Malformed);
             }
             let from = self.at;
             self.at = after_string(self.text, from).0;
             key = &self.text[from..self.at];
             if self.peek()? != b':' {
-                return Err(End::Malformed);
+                return Err(ScanEnd::Malformed);
             }
             self.at += 1;
         }
@@ -123,23 +123,23 @@ impl<'a> Walk<'a> {
         let from = self.at;
         let (to, is_whole) = after_value(self.text, from);
         if to == from {
-            return Err(End::Malformed);
+            return Err(ScanEnd::Malformed);
         }
         self.at = to;
-        Ok(Part { key, value: &self.text[from..to], is_whole })
+        Ok(ScanItem { key, value: &self.text[from..to], is_whole })
     }
 
     /// The next byte that is no white space.
-    fn peek(&mut self) -> Result<u8, End> {
+    fn peek(&mut self) -> Result<u8, ScanEnd> {
         self.at = after_space(self.text, self.at);
-        self.text.get(self.at).copied().ok_or(End::Cut)
+        self.text.get(self.at).copied().ok_or(ScanEnd::Cut)
     }
 }
 
-impl<'a> Iterator for Walk<'a> {
-    type Item = Part<'a>;
+impl<'a> Iterator for Scanner<'a> {
+    type Item = ScanItem<'a>;
 
-    fn next(&mut self) -> Option<Part<'a>> {
+    fn next(&mut self) -> Option<ScanItem<'a>> {
         if self.end.is_some() {
             return None;
         }
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    fn values(walk: Walk<'_>) -> Vec<String> {
+    fn values(walk: Scanner<'_>) -> Vec<String> {
         walk.map(|part| String::from_utf8_lossy(part.value).into_owned()).collect()
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let found = values(items(text));
         assert_eq!(found, ["{\"a\":\"]}\\\"\"}", "NaN", "[1,[2]]", "\"x,y\"", "{\"b\":'\u{fffd}'}"]);
         let mut walk = items(b"[] x");
-        assert_eq!((walk.next(), walk.end()), (None, Some(End::Closed(2))));
+        assert_eq!((walk.next(), walk.end()), (None, Some(ScanEnd::Closed(2))));
     }
 
     #[test]
@@ -228,8 +228,8 @@ mod tests {
             while walk.next().is_some() {}
             walk.end().unwrap()
         };
-        assert_eq!([&b""[..], b"[", b"[1", b"[1,", b"[\"x", b"[[1]"].map(end), [End::Cut; 6]);
-        assert_eq!([&b"{}"[..], b"x", b"[,]", b"[1 2]", b"[1}"].map(end), [End::Malformed; 5]);
+        assert_eq!([&b""[..], b"[", b"[1", b"[1,", b"[\"x", b"[[1]"].map(end), [ScanEnd::Cut; 6]);
+        assert_eq!([&b"{}"[..], b"x", b"[,]", b"[1 2]", b"[1}"].map(end), [ScanEnd::Malformed; 5]);
         assert!(is_object(b" {\"a\":NaN} ") && !is_object(b"{} x") && !is_object(b"{\"a\":1"));
         assert!(!is_object(b"{a:1}") && !is_object(b"{\"a\" 1}"));
     }

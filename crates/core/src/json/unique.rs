@@ -18,13 +18,13 @@ struct Repeats(bool);
 
 impl<'de> Deserialize<'de> for Repeats {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Walk)
+        deserializer.deserialize_any(KeyVisitor)
     }
 }
 
-struct Walk;
+struct KeyVisitor;
 
-impl<'de> Visitor<'de> for Walk {
+impl<'de> Visitor<'de> for KeyVisitor {
     type Value = Repeats;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,7 @@
 //!                                └▶ one exists ─▶ the list is imprecise: as many as the budget allows are requested
 //! ```
 //!
-//! [`AbsencePlan`] says which of these applies. [`AbsenceCheck`] then yields one [`Step`] after the
+//! [`AbsencePlan`] says which of these applies. [`AbsenceCheck`] then yields one [`AbsenceStep`] after the
 //! other and takes the answers; it never waits and never does I/O.
 //!
 //! Imprecision must not switch the guard off: where suspects exceeded the limit within a day, the
@@ -26,7 +26,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::CustomerId;
-use crate::words::count;
+use crate::format::count;
 
 pub use check::AbsenceCheck;
 
@@ -215,7 +215,7 @@ pub enum Canaries {
 
 /// What the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AbsenceStep {
     /// Request the customer in this row of the mirror, then call [`AbsenceCheck::answered`].
     Lookup(i64),
     /// Request this canary, then call [`AbsenceCheck::canary_answered`].
@@ -232,11 +232,11 @@ pub enum Step {
         /// How many customers it left out.
         suspects: u64,
     },
-    /// Nothing: take the [`Findings`].
+    /// Nothing: take the [`AbsenceFindings`].
     Finish,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for AbsenceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lookup(row) => write!(f, "request the missing customer in row {row}"),
@@ -252,7 +252,7 @@ impl fmt::Display for Step {
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct AbsenceFindings {
     /// Deletions to hold: rows, and why.
     pub held: Vec<(Vec<i64>, HoldReason)>,
     /// How many customers are neither verified, held nor recorded.

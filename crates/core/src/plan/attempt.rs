@@ -22,16 +22,16 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::intent::lifecycle::Outcome;
-use crate::intent::{Body, Expect, Intent, Surprise, Wish};
+use crate::intent::lifecycle::OutcomeStatus;
+use crate::intent::{Expect, Intent, IntentBody, IntentOp, Mismatch};
 use crate::lag::Consistency;
 use crate::open_intent::OpenIntent;
-use crate::patience::Moment;
+use crate::park_timer::Moment;
 use crate::plan::create_window::WindowQuery;
-use crate::plan::outcome::{AttemptOutcome, Later, Obstacle, attempt_wait};
-use crate::plan::read_back::{self, Effect};
-use crate::remote::error::{Call, Cause, Class, RemoteError};
-use crate::remote::{Push, PushError, Pushed, PushedCustomer, Shown};
+use crate::plan::outcome::{AttemptOutcome, Obstacle, RetryPlan, attempt_wait};
+use crate::plan::read_back::{self, UpdateEffect};
+use crate::remote::error::{ApiCall, ErrorCause, ErrorClass, RemoteError};
+use crate::remote::{CustomerAnswer, PushAnswer, PushError, PushRequest, PushedCustomer};
 use crate::{Customer, CustomerId, Unreadable};
 
 pub use first::first_step;
@@ -52,35 +52,35 @@ pub struct AttemptFacts {
     pub server_time: Option<Timestamp>,
     /// Until when the API asks to wait.
     pub throttled_until: Option<Timestamp>,
-    /// The result of [`Step::AskServerTime`].
+    /// The result of [`AttemptStep::AskServerTime`].
     pub time_check: Option<Result<(), RemoteError>>,
-    /// The result of the last [`Step::ReadCustomer`], unless something was sent since.
-    pub reading: Option<Reading>,
-    /// The result of [`Step::FindLastPush`].
+    /// The result of the last [`AttemptStep::ReadCustomer`], unless something was sent since.
+    pub reading: Option<CustomerRead>,
+    /// The result of [`AttemptStep::FindLastPush`].
     pub last_push: Option<LastPush>,
-    /// The result of [`Step::LookForCustomer`].
+    /// The result of [`AttemptStep::LookForCustomer`].
     pub lookup: Option<CreateLookup>,
-    /// Whether [`Step::FreezeFirstAttempt`] is committed.
+    /// Whether [`AttemptStep::FreezeFirstAttempt`] is committed.
     pub is_dated: bool,
-    /// Whether [`Step::FreezeNewKey`] is committed.
+    /// Whether [`AttemptStep::FreezeNewKey`] is committed.
     pub has_new_key: bool,
-    /// The result of [`Step::Send`].
-    pub sent: Option<Sent>,
-    /// The result of [`Step::CheckKey`].
+    /// The result of [`AttemptStep::Send`].
+    pub sent: Option<SentPush>,
+    /// The result of [`AttemptStep::CheckKey`].
     pub key_check: Option<Result<(), RemoteError>>,
 }
 
 /// A customer that was requested by its id.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct CustomerRead {
     /// Which customer.
     pub id: CustomerId,
     /// The request, for messages.
-    pub call: Call,
+    pub call: ApiCall,
     /// When it was requested.
-    pub asked_at: Timestamp,
+    pub requested_at: Timestamp,
     /// What the answer showed.
-    pub result: Result<Shown, RemoteError>,
+    pub result: Result<CustomerAnswer, RemoteError>,
 }
 
 /// When our last push of the customer settled, if the reading may be older than that.
@@ -89,16 +89,16 @@ pub struct LastPush(pub Option<Timestamp>);
 
 /// A push and its answer.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct SentPush {
     /// The request.
-    pub push: Push,
+    pub push: PushRequest,
     /// The answer.
-    pub answer: Result<Pushed, PushError>,
+    pub answer: Result<PushAnswer, PushError>,
 }
 
 /// What an attempt does next.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum AttemptStep {
     /// Make any request: its answer shows the server's time.
     AskServerTime,
     /// Request this customer.
@@ -116,7 +116,7 @@ pub enum Step {
     /// Send the push. `is_repeat`: an earlier attempt may have taken effect.
     Send {
         /// The request.
-        push: Push,
+        push: PushRequest,
         /// Whether it repeats an earlier attempt.
         is_repeat: bool,
     },
@@ -126,7 +126,7 @@ pub enum Step {
     Finish(AttemptOutcome),
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for AttemptStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AskServerTime => f.write_str("ask the API for its time"),
@@ -137,10 +137,12 @@ impl fmt::Display for Step {
             }
             Self::FreezeFirstAttempt => f.write_str("commit the time of the first attempt"),
             Self::FreezeNewKey => f.write_str("commit a new key: the create did not take effect"),
-            Self::Send { push: Push::Create { .. }, is_repeat: true } => {
+            Self::Send { push: PushRequest::Create { .. }, is_repeat: true } => {
                 f.write_str("send again under its key")
             }
-            Self::Send { push: Push::Create { .. }, is_repeat: false } => f.write_str("send under its key"),
+            Self::Send { push: PushRequest::Create { .. }, is_repeat: false } => {
+                f.write_str("send under its key")
+            }
             Self::Send { is_repeat: true, .. } => f.write_str("send again"),
             Self::Send { is_repeat: false, .. } => f.write_str("send"),
             Self::CheckKey => f.write_str("request the list, to see whether the key is refused"),
@@ -171,19 +173,19 @@ impl AttemptFacts {
     }
 
     /// Adds the answer to a push. A customer that was read before says nothing about it.
-    pub fn add_answer(&mut self, push: Push, answer: Result<Pushed, PushError>) {
-        self.sent = Some(Sent { push, answer });
+    pub fn add_answer(&mut self, push: PushRequest, answer: Result<PushAnswer, PushError>) {
+        self.sent = Some(SentPush { push, answer });
         self.reading = None;
     }
 
-    fn reading_of(&self, id: &CustomerId) -> Option<&Reading> {
+    fn reading_of(&self, id: &CustomerId) -> Option<&CustomerRead> {
         self.reading.as_ref().filter(|reading| reading.id == *id)
     }
 
-    /// Whether a read that was requested at `asked_at` may show the state before this intent's last
+    /// Whether a read that was requested at `requested_at` may show the state before this intent's last
     /// attempt.
-    fn may_be_before_last_attempt(&self, asked_at: Timestamp) -> bool {
-        self.open.last_attempt_at.is_some_and(|last| self.consistency.may_be_behind(last, asked_at))
+    fn may_be_before_last_attempt(&self, requested_at: Timestamp) -> bool {
+        self.open.last_attempt_at.is_some_and(|last| self.consistency.may_be_behind(last, requested_at))
     }
 
     /// The time after the wait that the number of attempts gives, or after `least`.
@@ -193,21 +195,21 @@ impl AttemptFacts {
     }
 
     /// Tries again when no read can be older than now.
-    fn after_lag(&self, why: &str) -> Step {
+    fn after_lag(&self, why: &str) -> AttemptStep {
         let at = self.consistency.after(self.now.wall);
-        later(Later::at(Some(at), Outcome::Unknown, format!("{why} (inbound.consistency_s)")))
+        later(RetryPlan::at(Some(at), OutcomeStatus::Unknown, format!("{why} (inbound.consistency_s)")))
     }
 
     /// Tries again after a request that gave no result. A read that is refused says nothing about
     /// the intent, so it is read again too. `outcome` is that of the attempt without this request.
-    fn after_error(&self, error: &RemoteError, outcome: Outcome) -> Later {
+    fn after_error(&self, error: &RemoteError, outcome: OutcomeStatus) -> RetryPlan {
         let cause = match error.cause.clone() {
-            Cause::Rejected(told) => Cause::Unexpected(told),
+            ErrorCause::Rejected(told) => ErrorCause::Unexpected(told),
             cause => cause,
         };
         let error = RemoteError { cause, ..error.clone() };
-        let is_throttled = error.class() == Class::Throttled || error.retry_after.is_some();
-        let (at, obstacle) = if matches!(error.cause, Cause::KeyRefused(_)) {
+        let is_throttled = error.class() == ErrorClass::Throttled || error.retry_after.is_some();
+        let (at, obstacle) = if matches!(error.cause, ErrorCause::KeyRefused(_)) {
             // Due at once when a key is accepted.
             (None, Obstacle::KeyRefused)
         } else {
@@ -215,26 +217,26 @@ impl AttemptFacts {
             let until = self.throttled_until;
             (Some(at), if is_throttled { Obstacle::Throttled { until } } else { Obstacle::None })
         };
-        Later { why: error.to_string(), status: error.status(), outcome, at, obstacle }
+        RetryPlan { why: error.to_string(), status: error.status(), outcome, at, obstacle }
     }
 
     /// Tries again after an answer that shows an unreadable customer.
-    fn after_unreadable(&self, call: &Call, bad: &Unreadable, outcome: Outcome) -> Later {
-        let cause = Cause::Unusable(format!("the customer is unreadable: {}", bad.reason));
+    fn after_unreadable(&self, call: &ApiCall, bad: &Unreadable, outcome: OutcomeStatus) -> RetryPlan {
+        let cause = ErrorCause::Unusable(format!("the customer is unreadable: {}", bad.reason));
         self.after_error(&RemoteError { call: call.clone(), cause, retry_after: None }, outcome)
     }
 }
 
-fn later(later: Later) -> Step {
-    Step::Finish(AttemptOutcome::Later(later))
+fn later(later: RetryPlan) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::Retry(later))
 }
 
-fn park(reason: impl Into<String>, detail: Option<Value>) -> Step {
-    Step::Finish(AttemptOutcome::park(reason, detail))
+fn park(reason: impl Into<String>, detail: Option<Value>) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::park(reason, detail))
 }
 
 /// Returns the next step of an attempt.
-pub fn next_step(facts: &AttemptFacts) -> Step {
+pub fn next_step(facts: &AttemptFacts) -> AttemptStep {
     let intent = match &facts.open.intent {
         Ok(intent) => intent,
         Err(why) => return park(why.clone(), None),
@@ -250,60 +252,63 @@ pub fn next_step(facts: &AttemptFacts) -> Step {
 
 /// An earlier attempt may have taken effect. Returns the step that finds out, or the outcome;
 /// `None` where the push may be sent again.
-fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<Step> {
+fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep> {
     if !facts.open.may_have_taken_effect() {
         return None;
     }
-    match &intent.wish {
+    match &intent.op {
         // The server's clock tells the age of the key.
-        Wish::Create(body) => server_time(facts).or_else(|| lookup::next(facts, body)),
-        Wish::Update(_, body) if body.token().is_some() => read_back(facts, body),
+        IntentOp::Create(body) => server_time(facts).or_else(|| lookup::next(facts, body)),
+        IntentOp::Update(_, body) if body.token().is_some() => read_back(facts, body),
         // Plain values and deletes may be repeated.
-        Wish::Update(..) | Wish::Delete(_) => None,
+        IntentOp::Update(..) | IntentOp::Delete(_) => None,
     }
 }
 
 /// Any answer of the API shows the server's time, where the server tells it at all.
-fn server_time(facts: &AttemptFacts) -> Option<Step> {
+fn server_time(facts: &AttemptFacts) -> Option<AttemptStep> {
     match (&facts.server_time, &facts.time_check) {
         (Some(_), _) | (None, Some(Ok(()))) => None,
-        (None, None) => Some(Step::AskServerTime),
-        (None, Some(Err(error))) => Some(later(facts.after_error(error, Outcome::Known))),
+        (None, None) => Some(AttemptStep::AskServerTime),
+        (None, Some(Err(error))) => Some(later(facts.after_error(error, OutcomeStatus::Known))),
     }
 }
 
 /// Returns the customer as a reading shows it. The error is the step that reads it, or the outcome
 /// where it cannot be read; `None` where it does not exist.
-fn shown<'a>(facts: &'a AttemptFacts, id: &CustomerId) -> Result<(&'a Reading, &'a Customer), Option<Step>> {
-    let Some(reading) = facts.reading_of(id) else { return Err(Some(Step::ReadCustomer(id.clone()))) };
+fn shown<'a>(
+    facts: &'a AttemptFacts,
+    id: &CustomerId,
+) -> Result<(&'a CustomerRead, &'a Customer), Option<AttemptStep>> {
+    let Some(reading) = facts.reading_of(id) else { return Err(Some(AttemptStep::ReadCustomer(id.clone()))) };
     match &reading.result {
-        Ok(Shown::Found(customer)) => Ok((reading, customer)),
+        Ok(CustomerAnswer::Found(customer)) => Ok((reading, customer)),
         // The answer to the push itself will say so. A customer that does not exist takes no token.
-        Ok(Shown::NotFound) => Err(None),
-        Ok(Shown::Unreadable(bad)) => {
-            Err(Some(later(facts.after_unreadable(&reading.call, bad, Outcome::Known))))
+        Ok(CustomerAnswer::NotFound) => Err(None),
+        Ok(CustomerAnswer::Unreadable(bad)) => {
+            Err(Some(later(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Known))))
         }
-        Err(error) => Err(Some(later(facts.after_error(error, Outcome::Known)))),
+        Err(error) => Err(Some(later(facts.after_error(error, OutcomeStatus::Known)))),
     }
 }
 
 /// Finds out whether an update with a token took effect. A token can be used once, so the update is
 /// parked if the customer does not show whether it did.
-fn read_back(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+fn read_back(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let (reading, customer) = match shown(facts, facts.open.customer.as_ref()?) {
         Ok(shown) => shown,
         Err(next) => return next,
     };
     let before = facts.open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
     let effect = read_back::compare(body, before.as_ref().map(Customer::fields), customer.fields());
-    if effect != Effect::Applied && facts.may_be_before_last_attempt(reading.asked_at) {
+    if effect != UpdateEffect::Applied && facts.may_be_before_last_attempt(reading.requested_at) {
         let why = "whether this update took effect is read again, once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
     match effect {
-        Effect::Applied => Some(found(customer.clone())),
-        Effect::NotApplied => None,
-        Effect::Unclear => Some(park(
+        UpdateEffect::Applied => Some(found(customer.clone())),
+        UpdateEffect::NotApplied => None,
+        UpdateEffect::Unclear => Some(park(
             "whether this update took effect cannot be told from the customer, and its payment token can be used once: look at the \
              customer at KOMOJU, then cancel this intent, or retry it with a new token (--body @FILE)",
             Some(json!({"theirs": customer.fields()})),
@@ -311,13 +316,16 @@ fn read_back(facts: &AttemptFacts, body: &Body) -> Option<Step> {
     }
 }
 
-fn found(customer: Customer) -> Step {
-    Step::Finish(AttemptOutcome::TookEffect { customer: PushedCustomer::Shown(customer), status: None })
+fn found(customer: Customer) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::TookEffect {
+        customer: PushedCustomer::Shown(customer),
+        status: None,
+    })
 }
 
 /// Compares what the submitter last saw with the customer now. A difference parks, and nothing is
 /// sent.
-fn expectation(facts: &AttemptFacts, intent: &Intent) -> Option<Step> {
+fn expectation(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep> {
     let (expect, customer) = (intent.expect.as_ref()?, facts.open.customer.as_ref()?);
     match shown(facts, customer) {
         Ok((reading, theirs)) => compare(facts, intent, expect, reading, theirs.fields()),
@@ -329,36 +337,36 @@ fn compare(
     facts: &AttemptFacts,
     intent: &Intent,
     expect: &Expect,
-    reading: &Reading,
+    reading: &CustomerRead,
     theirs: &Map<String, Value>,
-) -> Option<Step> {
+) -> Option<AttemptStep> {
     let is_applied =
-        matches!(&intent.wish, Wish::Update(_, body) if read_back::not_applied(body, theirs).is_empty());
-    let surprises = expect.surprises(theirs);
+        matches!(&intent.op, IntentOp::Update(_, body) if read_back::not_applied(body, theirs).is_empty());
+    let mismatches = expect.mismatches(theirs);
     // An earlier attempt of this intent may have made the difference.
-    if surprises.is_empty() || (facts.open.may_have_taken_effect() && is_applied) {
+    if mismatches.is_empty() || (facts.open.may_have_taken_effect() && is_applied) {
         return None;
     }
     // Shortly after our own push, the difference may be what that push replaced.
     match facts.last_push {
-        None => Some(Step::FindLastPush(reading.id.clone(), reading.asked_at)),
+        None => Some(AttemptStep::FindLastPush(reading.id.clone(), reading.requested_at)),
         Some(LastPush(Some(pushed_at))) => {
             let why = "the customer is not as expected, shortly after our own push of it: it is compared again once no read can be \
                        older than that push (inbound.consistency_s)";
             let at = facts.consistency.after(pushed_at);
-            Some(later(Later::at(Some(at), facts.open.life.outcome, why)))
+            Some(later(RetryPlan::at(Some(at), facts.open.life.outcome, why)))
         }
-        Some(LastPush(None)) => Some(conflict(&surprises, theirs, intent)),
+        Some(LastPush(None)) => Some(conflict(&mismatches, theirs, intent)),
     }
 }
 
 /// Parks a conflict with what was expected, what is there, and what was wanted.
-fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent) -> Step {
-    let fields: Vec<&str> = surprises.iter().map(|surprise| surprise.field.as_str()).collect();
+fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Intent) -> AttemptStep {
+    let fields: Vec<&str> = mismatches.iter().map(|surprise| surprise.field.as_str()).collect();
     let base = intent.expect.as_ref().map(|expect| expect.fields().clone());
-    let ours = match &intent.wish {
-        Wish::Update(_, body) => Value::Object(body.without_token()),
-        Wish::Create(_) | Wish::Delete(_) => Value::Null,
+    let ours = match &intent.op {
+        IntentOp::Update(_, body) => Value::Object(body.without_token()),
+        IntentOp::Create(_) | IntentOp::Delete(_) => Value::Null,
     };
     let differs = if fields.len() == 1 { "differs" } else { "differ" };
     park(
@@ -370,19 +378,19 @@ fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent
 /// A create's first attempt is committed with the server's time, which dates its customer. Only the
 /// attempt itself may be dated: one that may have taken effect already is dated by an earlier
 /// attempt, or not at all.
-fn first_attempt(facts: &AttemptFacts) -> Option<Step> {
+fn first_attempt(facts: &AttemptFacts) -> Option<AttemptStep> {
     let open = &facts.open;
     let is_undated = open.is_create()
         && open.frozen.first_server_at.is_none()
         && !open.may_have_taken_effect()
         && !facts.is_dated;
-    if is_undated { server_time(facts).or(Some(Step::FreezeFirstAttempt)) } else { None }
+    if is_undated { server_time(facts).or(Some(AttemptStep::FreezeFirstAttempt)) } else { None }
 }
 
-fn send(facts: &AttemptFacts) -> Step {
+fn send(facts: &AttemptFacts) -> AttemptStep {
     let is_repeat = facts.open.may_have_taken_effect() && !facts.has_new_key;
     match facts.open.push() {
-        Some(push) => Step::Send { push, is_repeat },
+        Some(push) => AttemptStep::Send { push, is_repeat },
         None => park("its customer cannot be asked for", None),
     }
 }

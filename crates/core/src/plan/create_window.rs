@@ -1,7 +1,7 @@
 //! Reads the window of a create: the customers that the API says were created since a moment.
 //!
 //! The list may move while it is read, and its `total` may be wrong. So the window is read until
-//! two readings in a row agree, and `total` decides only whether it proves absence ([`Coverage`]).
+//! two readings in a row agree, and `total` decides only whether it proves absence ([`WindowCoverage`]).
 //! The caller sends the requests: it asks for the page of [`WindowReading::query`] and hands the
 //! answer to [`WindowReading::take`].
 
@@ -10,10 +10,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
 
-use crate::plan::creates::{Coverage, Wanted};
+use crate::plan::creates::{CreateMatcher, WindowCoverage};
 use crate::plan::key_age::KeyTrust;
 use crate::plan::walk;
-use crate::remote::error::{Cause, RemoteError};
+use crate::remote::error::{ErrorCause, RemoteError};
 use crate::{Customer, CustomerId, Page, PageQuery, time};
 
 /// OWN_PER_PAGE is the API's default page size. A server that refuses a larger one is asked with
@@ -35,7 +35,7 @@ pub struct WindowQuery {
     /// The earliest creation time.
     pub from: Timestamp,
     /// What the create's customer is recognized by.
-    pub wanted: Wanted,
+    pub wanted: CreateMatcher,
     /// How far the create's key was trusted when the reading began.
     pub trust: KeyTrust,
 }
@@ -52,7 +52,7 @@ pub enum WindowError {
 /// The customers that one reading showed. A window may be long, so whole customers are kept only
 /// where they could be the create's.
 #[derive(Clone, Debug, Default)]
-pub struct Window {
+pub struct CreateWindow {
     /// A digest of each listed id.
     all: HashSet<u64>,
     /// How many customers cannot be read: each could be the create's.
@@ -68,11 +68,11 @@ pub struct Window {
     pub candidates: Vec<Customer>,
 }
 
-impl Window {
+impl CreateWindow {
     /// What this window proves.
-    pub fn coverage(&self) -> Coverage {
+    pub fn coverage(&self) -> WindowCoverage {
         let is_exact = self.total == Some(self.all.len() as u64) && !self.total_moves;
-        if self.unreadable == 0 && is_exact { Coverage::Whole } else { Coverage::Partial }
+        if self.unreadable == 0 && is_exact { WindowCoverage::Whole } else { WindowCoverage::Partial }
     }
 
     /// Describes the size: how many customers it shows, and how many its list counts.
@@ -92,7 +92,7 @@ impl Window {
         }
     }
 
-    fn shows_the_same_as(&self, other: &Self) -> bool {
+    fn has_same_content(&self, other: &Self) -> bool {
         self.all == other.all
             && self.unreadable == other.unreadable
             && self.created == other.created
@@ -167,7 +167,7 @@ fn digest_of(text: &str) -> u64 {
 /// One reading from the first page to the last.
 #[derive(Clone, Debug)]
 struct Scan {
-    window: Window,
+    window: CreateWindow,
     page: u64,
     per_page: u32,
     too_large: u32,
@@ -185,7 +185,7 @@ enum AfterPage {
 
 impl Scan {
     fn new(per_page: u32) -> Self {
-        Self { window: Window::default(), page: 1, per_page, too_large: 0, most_pages: None }
+        Self { window: CreateWindow::default(), page: 1, per_page, too_large: 0, most_pages: None }
     }
 
     fn take(&mut self, answer: Result<Page, RemoteError>, query: &WindowQuery) -> AfterPage {
@@ -197,7 +197,7 @@ impl Scan {
 
     fn after_error(&mut self, error: RemoteError) -> AfterPage {
         match &error.cause {
-            Cause::Rejected(told)
+            ErrorCause::Rejected(told)
                 if self.page == 1
                     && self.per_page > OWN_PER_PAGE
                     && told.param.as_deref() == Some("per_page") =>
@@ -206,23 +206,23 @@ impl Scan {
                 AfterPage::Next
             }
             // Read the whole window again, in smaller pages.
-            Cause::TooLarge { .. } if self.per_page > 1 => {
+            ErrorCause::TooLarge { .. } if self.per_page > 1 => {
                 *self = Self::new(self.per_page / 2);
                 AfterPage::Next
             }
             // A customer that cannot be read does not count as shown: the window proves no absence.
-            Cause::TooLarge { .. } if self.too_large < MOST_TOO_LARGE => {
+            ErrorCause::TooLarge { .. } if self.too_large < MOST_TOO_LARGE => {
                 self.too_large += 1;
                 self.window.unreadable += 1;
                 self.page += 1;
                 AfterPage::Next
             }
-            Cause::TooLarge { .. } => {
-                let cause = Cause::Unusable("pages for one customer each are too large".to_owned());
+            ErrorCause::TooLarge { .. } => {
+                let cause = ErrorCause::Unusable("pages for one customer each are too large".to_owned());
                 AfterPage::Failed(RemoteError { cause, retry_after: None, ..error })
             }
             // Some servers answer a page after the last one like this.
-            Cause::Rejected(told) if self.page > 1 && told.status == 404 => AfterPage::Whole,
+            ErrorCause::Rejected(told) if self.page > 1 && told.status == 404 => AfterPage::Whole,
             _ => AfterPage::Failed(error),
         }
     }
@@ -260,7 +260,7 @@ pub struct WindowReading<'a> {
     per_page: u32,
     scan: Scan,
     readings: usize,
-    last: Option<Window>,
+    last: Option<CreateWindow>,
 }
 
 impl<'a> WindowReading<'a> {
@@ -277,7 +277,7 @@ impl<'a> WindowReading<'a> {
 
     /// Takes the answer for [`Self::query`]. Returns the window once two readings in a row agree,
     /// or why there is none; `None` while there is more to request.
-    pub fn take(&mut self, answer: Result<Page, RemoteError>) -> Option<Result<Window, WindowError>> {
+    pub fn take(&mut self, answer: Result<Page, RemoteError>) -> Option<Result<CreateWindow, WindowError>> {
         match self.scan.take(answer, self.query) {
             // The next reading would have even more pages.
             AfterPage::Next if self.scan.is_too_long() => {
@@ -303,10 +303,10 @@ impl<'a> WindowReading<'a> {
 
     /// Compares this reading with the one before it. Where they disagree about `total`, the window
     /// proves no absence.
-    fn compare(&mut self) -> Option<Result<Window, WindowError>> {
+    fn compare(&mut self) -> Option<Result<CreateWindow, WindowError>> {
         let mut window = std::mem::take(&mut self.scan.window);
         window.candidates.sort_by(|a, b| a.id().cmp(b.id()));
-        if let Some(last) = self.last.take_if(|last| last.shows_the_same_as(&window)) {
+        if let Some(last) = self.last.take_if(|last| last.has_same_content(&window)) {
             window.total_moves |= last.total_moves || last.total != window.total;
             return Some(Ok(window));
         }
@@ -314,7 +314,7 @@ impl<'a> WindowReading<'a> {
         self.read_again()
     }
 
-    fn read_again(&mut self) -> Option<Result<Window, WindowError>> {
+    fn read_again(&mut self) -> Option<Result<CreateWindow, WindowError>> {
         self.readings += 1;
         self.scan = Scan::new(self.per_page);
         if self.readings < READINGS { None } else { Some(Err(self.gives_up())) }

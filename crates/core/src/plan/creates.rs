@@ -9,7 +9,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use crate::intent::Body;
+use crate::intent::IntentBody;
 use crate::{Customer, CustomerId};
 
 /// How long before its first attempt the window begins.
@@ -23,21 +23,21 @@ pub fn window_from(ours: Option<Timestamp>, server: Timestamp) -> Timestamp {
 }
 
 /// Whether the email is the one that was asked for; case and surrounding white space apart, because the API may change them.
-pub fn is_alike(wanted: &Body, customer: &Customer) -> bool {
+pub fn has_same_email(wanted: &IntentBody, customer: &Customer) -> bool {
     let plain = |email: &str| email.trim().to_lowercase();
     let asked = wanted.fields().get("email").and_then(Value::as_str).map(plain);
     asked == customer.email().map(plain)
 }
 
 /// Whether the customer carries this intent's id under the metadata key `tag`.
-fn carries(tag: &str, id: &str, customer: &Customer) -> bool {
+fn has_tag(tag: &str, id: &str, customer: &Customer) -> bool {
     let metadata = customer.fields().get("metadata").and_then(Value::as_object);
     metadata.and_then(|metadata| metadata.get(tag)).and_then(Value::as_str) == Some(id)
 }
 
 /// How much of a customer must fit for it to be a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub enum MatchMode {
     /// Email, metadata and source: the create was sent not long ago.
     All,
     /// Email or metadata: the create was sent so long ago that the customer may have been edited since.
@@ -46,22 +46,22 @@ pub enum Fit {
 
 /// What a create's customer is recognized by.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct CreateMatcher {
     /// The intent's id.
     pub id: String,
     /// What it asked for, without the tag.
-    pub body: Body,
+    pub body: IntentBody,
     /// The metadata key under which the create carried the id.
     pub tag: Option<String>,
     /// How much must fit, where there is no tag.
-    pub fit: Fit,
+    pub fit: MatchMode,
 }
 
-impl Wanted {
+impl CreateMatcher {
     /// Whether a customer in this state could be the create's.
     pub fn could_be(&self, customer: &Customer) -> bool {
         if let Some(tag) = &self.tag {
-            return carries(tag, &self.id, customer);
+            return has_tag(tag, &self.id, customer);
         }
         let asked = given_metadata(self.body.fields());
         let theirs = given_metadata(customer.fields());
@@ -69,18 +69,18 @@ impl Wanted {
         match self.fit {
             // A create without payment details makes a customer without a source. The other way round nothing follows: the API may
             // hide sources.
-            Fit::All => {
+            MatchMode::All => {
                 let source_fits = self.body.token().is_some() || customer.source().is_none();
-                is_alike(&self.body, customer) && holds_metadata && source_fits
+                has_same_email(&self.body, customer) && holds_metadata && source_fits
             }
-            Fit::Any => is_alike(&self.body, customer) || (!asked.is_empty() && holds_metadata),
+            MatchMode::Any => has_same_email(&self.body, customer) || (!asked.is_empty() && holds_metadata),
         }
     }
 }
 
 /// Whether the window shows as many customers as its list counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coverage {
+pub enum WindowCoverage {
     /// It does: a customer that it does not show is not there.
     Whole,
     /// It shows fewer or more, or does not say how many there are: it proves presence, and no absence.
@@ -89,7 +89,7 @@ pub enum Coverage {
 
 /// Where a candidate is.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
+pub enum CandidateState {
     /// In the window.
     Listed(Customer),
     /// At the API, which dates it before the window.
@@ -104,27 +104,27 @@ pub enum Candidates {
     /// There is none.
     None,
     /// There is one.
-    One(CustomerId, Place),
+    One(CustomerId, CandidateState),
     /// There are so many, wherever they are.
     Several(usize),
 }
 
 /// What is known when the decision is made.
 #[derive(Clone, Copy, Debug)]
-pub struct Evidence<'a> {
+pub struct CreateEvidence<'a> {
     /// What the create's customer is recognized by.
-    pub wanted: &'a Wanted,
+    pub wanted: &'a CreateMatcher,
     /// The customers that could be it.
     pub candidates: &'a Candidates,
     /// What the window proves.
-    pub coverage: Coverage,
+    pub coverage: WindowCoverage,
     /// Whether another create of the same content is open, and might have made the one.
     pub has_twin: bool,
 }
 
 /// What became of the create.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Finding<'a> {
+pub enum CreateConclusion<'a> {
     /// It made this customer.
     Made(&'a Customer),
     /// It made none: it may be sent again.
@@ -136,45 +136,48 @@ pub enum Finding<'a> {
 }
 
 /// Decides what became of a create.
-pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
-    let Evidence { wanted, candidates, coverage, has_twin } = evidence;
+pub fn conclude<'a>(evidence: CreateEvidence<'a>) -> CreateConclusion<'a> {
+    let CreateEvidence { wanted, candidates, coverage, has_twin } = evidence;
     match (&wanted.tag, candidates) {
-        (_, Candidates::None) if coverage == Coverage::Whole => Finding::Absent,
-        (_, Candidates::None) => Finding::Unproven,
-        (Some(_), Candidates::One(_, Place::Listed(customer) | Place::Earlier(customer))) => {
-            Finding::Made(customer)
-        }
-        (Some(tag), Candidates::One(id, Place::Gone)) => {
-            Finding::Unclear(format!("{id}, the customer that carries its id in {tag}, is gone already"))
-        }
+        (_, Candidates::None) if coverage == WindowCoverage::Whole => CreateConclusion::Absent,
+        (_, Candidates::None) => CreateConclusion::Unproven,
+        (
+            Some(_),
+            Candidates::One(_, CandidateState::Listed(customer) | CandidateState::Earlier(customer)),
+        ) => CreateConclusion::Made(customer),
+        (Some(tag), Candidates::One(id, CandidateState::Gone)) => CreateConclusion::Unclear(format!(
+            "{id}, the customer that carries its id in {tag}, is gone already"
+        )),
         (Some(tag), Candidates::Several(_)) => {
-            Finding::Unclear(format!("several customers carry its id in {tag}"))
+            CreateConclusion::Unclear(format!("several customers carry its id in {tag}"))
         }
         (None, Candidates::Several(count)) => {
-            Finding::Unclear(format!("{count} customers that were created since could be it"))
+            CreateConclusion::Unclear(format!("{count} customers that were created since could be it"))
         }
-        (None, Candidates::One(id, Place::Gone)) => {
-            Finding::Unclear(format!("{id}, a customer that could be it, is gone already"))
+        (None, Candidates::One(id, CandidateState::Gone)) => {
+            CreateConclusion::Unclear(format!("{id}, a customer that could be it, is gone already"))
         }
-        (None, Candidates::One(id, Place::Earlier(_))) => Finding::Unclear(format!(
+        (None, Candidates::One(id, CandidateState::Earlier(_))) => CreateConclusion::Unclear(format!(
             "{id} could be it and is new to the mirror, though the API says that it was created before the first attempt"
         )),
-        (None, Candidates::One(id, Place::Listed(customer))) => {
-            if !is_what_was_asked_for(&wanted.body, customer.fields()) {
-                Finding::Unclear(format!(
+        (None, Candidates::One(id, CandidateState::Listed(customer))) => {
+            if !equals_request(&wanted.body, customer.fields()) {
+                CreateConclusion::Unclear(format!(
                     "{id}, a customer that was created since, is not exactly what was asked for"
                 ))
             } else if has_twin {
-                Finding::Unclear("another open create of the same content may have made it".to_owned())
+                CreateConclusion::Unclear(
+                    "another open create of the same content may have made it".to_owned(),
+                )
             } else {
-                Finding::Made(customer)
+                CreateConclusion::Made(customer)
             }
         }
     }
 }
 
 /// Whether a customer has the email and the metadata that a create asked for.
-fn is_what_was_asked_for(wanted: &Body, customer: &Map<String, Value>) -> bool {
+fn equals_request(wanted: &IntentBody, customer: &Map<String, Value>) -> bool {
     let null = Value::Null;
     let email = |fields: &Map<String, Value>| fields.get("email").unwrap_or(&null).clone();
     email(wanted.fields()) == email(customer) && given_metadata(wanted.fields()) == given_metadata(customer)
@@ -197,37 +200,39 @@ mod tests {
         Customer::from_value(json!({"id": id, "email": email, "metadata": metadata})).unwrap()
     }
 
-    fn body() -> Body {
-        Body::new(json!({"email": "a@example.com", "metadata": {"n": "1", "gone": null}, "payment_details": "tok_1"})).unwrap()
+    fn body() -> IntentBody {
+        IntentBody::new(json!({"email": "a@example.com", "metadata": {"n": "1", "gone": null}, "payment_details": "tok_1"})).unwrap()
     }
 
-    fn wanted(body: Body, tag: Option<&str>, fit: Fit) -> Wanted {
-        Wanted { id: "i1".to_owned(), body, tag: tag.map(str::to_owned), fit }
+    fn wanted(body: IntentBody, tag: Option<&str>, fit: MatchMode) -> CreateMatcher {
+        CreateMatcher { id: "i1".to_owned(), body, tag: tag.map(str::to_owned), fit }
     }
 
     /// The finding in short.
-    fn found(tag: Option<&str>, candidates: Candidates, coverage: Coverage, has_twin: bool) -> String {
-        let wanted = wanted(body(), tag, Fit::All);
-        match find(Evidence { wanted: &wanted, candidates: &candidates, coverage, has_twin }) {
-            Finding::Made(customer) => customer.id().to_string(),
-            Finding::Absent => "absent".to_owned(),
-            Finding::Unproven => "unproven".to_owned(),
-            Finding::Unclear(why) => why,
+    fn found(tag: Option<&str>, candidates: Candidates, coverage: WindowCoverage, has_twin: bool) -> String {
+        let wanted = wanted(body(), tag, MatchMode::All);
+        match conclude(CreateEvidence { wanted: &wanted, candidates: &candidates, coverage, has_twin }) {
+            CreateConclusion::Made(customer) => customer.id().to_string(),
+            CreateConclusion::Absent => "absent".to_owned(),
+            CreateConclusion::Unproven => "unproven".to_owned(),
+            CreateConclusion::Unclear(why) => why,
         }
     }
 
-    fn one(place: Place) -> Candidates {
+    fn one(place: CandidateState) -> Candidates {
         Candidates::One(CustomerId::new("c").unwrap(), place)
     }
 
     #[test]
     fn tagged_customer_is_proof_wherever_it_is_shown() {
         let edited = customer("c", "edited since", json!({}));
-        for coverage in [Coverage::Whole, Coverage::Partial] {
-            for place in [Place::Listed(edited.clone()), Place::Earlier(edited.clone())] {
+        for coverage in [WindowCoverage::Whole, WindowCoverage::Partial] {
+            for place in [CandidateState::Listed(edited.clone()), CandidateState::Earlier(edited.clone())] {
                 assert_eq!(found(Some("ref"), one(place), coverage, true), "c");
             }
-            assert!(found(Some("ref"), one(Place::Gone), coverage, false).contains("is gone already"));
+            assert!(
+                found(Some("ref"), one(CandidateState::Gone), coverage, false).contains("is gone already")
+            );
             let several = found(Some("ref"), Candidates::Several(2), coverage, false);
             assert_eq!(several, "several customers carry its id in ref");
         }
@@ -237,8 +242,8 @@ mod tests {
     fn absence_is_proven_only_by_a_whole_window() {
         for tag in [None, Some("ref")] {
             for has_twin in [false, true] {
-                assert_eq!(found(tag, Candidates::None, Coverage::Whole, has_twin), "absent");
-                assert_eq!(found(tag, Candidates::None, Coverage::Partial, has_twin), "unproven");
+                assert_eq!(found(tag, Candidates::None, WindowCoverage::Whole, has_twin), "absent");
+                assert_eq!(found(tag, Candidates::None, WindowCoverage::Partial, has_twin), "unproven");
             }
         }
     }
@@ -246,19 +251,22 @@ mod tests {
     #[test]
     fn untagged_customer_is_proof_only_if_it_is_the_only_one_and_exactly_what_was_asked_for() {
         let ours = customer("c", "a@example.com", json!({"n": "1"}));
-        for coverage in [Coverage::Whole, Coverage::Partial] {
+        for coverage in [WindowCoverage::Whole, WindowCoverage::Partial] {
             let found = |candidates, has_twin| found(None, candidates, coverage, has_twin);
-            assert_eq!(found(one(Place::Listed(ours.clone())), false), "c");
-            assert!(found(one(Place::Listed(ours.clone())), true).contains("another open create"));
-            assert!(found(one(Place::Earlier(ours.clone())), false).contains("before the first attempt"));
-            assert!(found(one(Place::Gone), false).contains("is gone already"));
+            assert_eq!(found(one(CandidateState::Listed(ours.clone())), false), "c");
+            assert!(found(one(CandidateState::Listed(ours.clone())), true).contains("another open create"));
+            assert!(
+                found(one(CandidateState::Earlier(ours.clone())), false).contains("before the first attempt")
+            );
+            assert!(found(one(CandidateState::Gone), false).contains("is gone already"));
             assert!(found(Candidates::Several(2), false).starts_with("2 customers"));
             for other in [
                 customer("c", "b@example.com", json!({"n": "1"})),
                 customer("c", "a@example.com", json!({"n": "1", "m": "2"})),
             ] {
                 assert!(
-                    found(one(Place::Listed(other)), false).contains("is not exactly what was asked for")
+                    found(one(CandidateState::Listed(other)), false)
+                        .contains("is not exactly what was asked for")
                 );
             }
         }
@@ -266,9 +274,9 @@ mod tests {
 
     #[test]
     fn customer_could_be_a_fresh_creates_if_email_metadata_and_source_fit() {
-        let with_token = wanted(body(), None, Fit::All);
-        let plain = Body::new(json!({"email": "a@example.com", "metadata": {"n": "1"}})).unwrap();
-        let without_token = wanted(plain, None, Fit::All);
+        let with_token = wanted(body(), None, MatchMode::All);
+        let plain = IntentBody::new(json!({"email": "a@example.com", "metadata": {"n": "1"}})).unwrap();
+        let without_token = wanted(plain, None, MatchMode::All);
         let at = |email, metadata| customer("c", email, metadata);
         let card = at("a@example.com", json!({"n": "1"})).with("source", Some(json!({"brand": "visa"})));
         let cases = [
@@ -288,13 +296,13 @@ mod tests {
 
     #[test]
     fn customer_could_be_an_old_creates_if_email_or_metadata_fits() {
-        let old = wanted(body(), None, Fit::Any);
+        let old = wanted(body(), None, MatchMode::Any);
         assert!(old.could_be(&customer("c", "b@example.com", json!({"n": "1"}))));
         assert!(old.could_be(&customer("c", "a@example.com", json!({"n": "2"}))));
         assert!(!old.could_be(&customer("c", "b@example.com", json!({"n": "2"}))));
-        let bare = wanted(Body::new(json!({"email": "a@example.com"})).unwrap(), None, Fit::Any);
+        let bare = wanted(IntentBody::new(json!({"email": "a@example.com"})).unwrap(), None, MatchMode::Any);
         assert!(!bare.could_be(&customer("c", "b@example.com", json!({}))), "no metadata is no likeness");
-        for fit in [Fit::All, Fit::Any] {
+        for fit in [MatchMode::All, MatchMode::Any] {
             let tagged = wanted(body(), Some("ref"), fit);
             assert!(tagged.could_be(&customer("c", "x", json!({"ref": "i1"}))));
             assert!(!tagged.could_be(&customer("c", "a@example.com", json!({"n": "1", "ref": "i2"}))));
@@ -313,9 +321,12 @@ mod tests {
 
     #[test]
     fn emails_are_alike_without_regard_to_case_and_white_space() {
-        assert!(is_alike(&body(), &customer("c", " A@Example.COM", json!({}))));
-        assert!(!is_alike(&body(), &customer("c", "b@example.com", json!({"n": "1"}))));
+        assert!(has_same_email(&body(), &customer("c", " A@Example.COM", json!({}))));
+        assert!(!has_same_email(&body(), &customer("c", "b@example.com", json!({"n": "1"}))));
         let nobody = Customer::from_value(json!({"id": "c", "email": null})).unwrap();
-        assert!(is_alike(&Body::new(json!({})).unwrap(), &nobody) && !is_alike(&body(), &nobody));
+        assert!(
+            has_same_email(&IntentBody::new(json!({})).unwrap(), &nobody)
+                && !has_same_email(&body(), &nobody)
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::open_intent::OpenIntent;
-use crate::patience::Moment;
+use crate::park_timer::Moment;
 use crate::time;
 
 /// KEY_TRUSTED_FOR controls how long after its first attempt a create may be sent again under its
@@ -76,8 +76,8 @@ fn is_young(first: Option<FirstAttempt>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::lifecycle::{Lifecycle, Outcome, State};
-    use crate::open_intent::Frozen;
+    use crate::intent::lifecycle::{IntentState, Lifecycle, OutcomeStatus};
+    use crate::open_intent::FrozenRequest;
 
     #[test]
     fn key_is_young_for_twenty_hours_by_the_clock_with_the_greatest_age() {
@@ -109,15 +109,15 @@ mod tests {
             position: 1,
             id: "i".to_owned(),
             intent: Err("not read here".to_owned()),
-            life: Lifecycle { state: State::Sending, outcome: Outcome::Unknown, attempts: 2 },
+            life: Lifecycle { state: IntentState::Sending, outcome: OutcomeStatus::Unknown, attempts: 2 },
             customer: None,
-            frozen: Frozen {
+            frozen: FrozenRequest {
                 first_attempt_at: Some("2026-01-01T00:00:00.000Z".to_owned()),
                 first_server_at: Some("2026-01-01T00:00:00.000Z".to_owned()),
                 first_boot: Some((boot.to_owned(), 1000)),
-                ..Frozen::default()
+                ..FrozenRequest::default()
             },
-            patience: None,
+            park_timer: None,
             met_server_error: false,
             last_attempt_at: None,
         };

@@ -5,25 +5,25 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::plan::sighting;
-use crate::{Customer, Kind, Origin, Standing};
+use crate::plan::comparison;
+use crate::{ChangeKind, Customer, MirrorRow, Origin};
 
-pub use crate::lag::{Consistency, LeftOut, Recent};
+pub use crate::lag::{Consistency, DeferredRead, RecentChange};
 
 /// A read that differs from the mirror.
 #[derive(Clone, Copy, Debug)]
-pub struct Read<'a> {
+pub struct DifferingRead<'a> {
     /// What it shows.
     pub shown: &'a Customer,
     /// When it was requested.
     pub requested_at: Timestamp,
     /// Why it was requested.
-    pub occasion: Occasion,
+    pub occasion: ReadReason,
 }
 
 /// Why a customer is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
+pub enum ReadReason {
     /// A pass reads it.
     Pass,
     /// The same pass has read it before.
@@ -37,19 +37,23 @@ const LONGEST_REQUEST: SignedDuration = SignedDuration::from_hours(1);
 
 /// Judges a read that differs from the mirror. `history` is the customer's log, the newest entry first, at least as far back as
 /// `consistency` reaches. `None` where the read may be applied.
-pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Option<LeftOut> {
+pub fn check(
+    read: DifferingRead<'_>,
+    history: &[RecentChange],
+    consistency: Consistency,
+) -> Option<DeferredRead> {
     // The age of such an entry is not known. A recheck comes at least `consistency_s` after it.
     let is_old = |at: Timestamp| {
-        read.occasion == Occasion::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
+        read.occasion == ReadReason::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
     };
     let recent = history
         .iter()
         .filter(|entry| consistency.may_be_behind(entry.at, read.requested_at) && !is_old(entry.at));
-    let mut left_out: Option<LeftOut> = None;
+    let mut left_out: Option<DeferredRead> = None;
     let mut note = |at: Timestamp, is_replaced: bool, lag: Option<SignedDuration>| {
         let until = consistency.after(at);
-        let known = left_out.unwrap_or(LeftOut { until, is_replaced, lag });
-        left_out = Some(LeftOut {
+        let known = left_out.unwrap_or(DeferredRead { until, is_replaced, lag });
+        left_out = Some(DeferredRead {
             until: known.until.max(until),
             is_replaced: known.is_replaced || is_replaced,
             lag: known.lag.max(lag),
@@ -59,12 +63,12 @@ pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Op
         if shows(read.shown, entry.replaced.as_deref()) {
             let lag = read.requested_at.duration_since(entry.at);
             note(entry.at, true, (!lag.is_negative()).then_some(lag));
-        } else if entry.origin == Origin::Intent || entry.kind == Kind::Deleted {
+        } else if entry.origin == Origin::Intent || entry.kind == ChangeKind::Deleted {
             note(entry.at, false, None);
         }
     }
     // The same pass has read something else of it: one of the two is old, and which one is not known.
-    if read.occasion == Occasion::SamePass {
+    if read.occasion == ReadReason::SamePass {
         note(read.requested_at, false, None);
     }
     left_out
@@ -73,7 +77,7 @@ pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Op
 /// Whether a read shows this state. A null `source` may only be hidden, so it is compared as the mirror would take it.
 fn shows(shown: &Customer, body: Option<&str>) -> bool {
     let Some(body) = body else { return false };
-    let state = Standing {
+    let state = MirrorRow {
         body: Some(body.to_owned()),
         first_seen_at: String::new(),
         changed_at: String::new(),
@@ -81,7 +85,7 @@ fn shows(shown: &Customer, body: Option<&str>) -> bool {
         live_seq: 0,
         seq: 0,
     };
-    sighting::judge(shown.clone(), Some(&state)).change.is_none()
+    comparison::compare(shown.clone(), Some(&state)).change.is_none()
 }
 
 #[cfg(test)]
@@ -100,14 +104,14 @@ mod tests {
         Customer::from_value(json!({"id": "c", "email": email, "source": {"brand": "visa"}})).unwrap()
     }
 
-    fn entry(kind: Kind, origin: Origin, second: i64, replaced: Option<&str>) -> Recent {
+    fn entry(kind: ChangeKind, origin: Origin, second: i64, replaced: Option<&str>) -> RecentChange {
         let replaced = replaced.map(|email| customer(email).body().to_owned());
-        Recent { kind, origin, at: at(second), replaced }
+        RecentChange { kind, origin, at: at(second), replaced }
     }
 
-    fn judged(email: &str, second: i64, history: &[Recent]) -> Option<LeftOut> {
-        judge(
-            Read { shown: &customer(email), requested_at: at(second), occasion: Occasion::Pass },
+    fn judged(email: &str, second: i64, history: &[RecentChange]) -> Option<DeferredRead> {
+        check(
+            DifferingRead { shown: &customer(email), requested_at: at(second), occasion: ReadReason::Pass },
             history,
             C,
         )
@@ -116,12 +120,16 @@ mod tests {
     #[test]
     fn read_of_a_replaced_state_is_left_out_until_no_read_can_be_so_old() {
         let history = [
-            entry(Kind::Updated, Origin::Sweep, 100, Some("two")),
-            entry(Kind::Updated, Origin::Sweep, 50, Some("one")),
-            entry(Kind::Created, Origin::Sweep, 0, None),
+            entry(ChangeKind::Updated, Origin::Sweep, 100, Some("two")),
+            entry(ChangeKind::Updated, Origin::Sweep, 50, Some("one")),
+            entry(ChangeKind::Created, Origin::Sweep, 0, None),
         ];
         let left_out = |until: i64, lag: i64| {
-            Some(LeftOut { until: at(until), is_replaced: true, lag: Some(SignedDuration::from_secs(lag)) })
+            Some(DeferredRead {
+                until: at(until),
+                is_replaced: true,
+                lag: Some(SignedDuration::from_secs(lag)),
+            })
         };
         assert_eq!(judged("two", 104, &history), left_out(220, 4));
         assert_eq!(judged("one", 104, &history), left_out(170, 54));
@@ -129,27 +137,27 @@ mod tests {
         assert_eq!(judged("two", 221, &history), None, "the time has passed");
         assert_eq!(judged("three", 104, &history), None, "news");
         let asked_before = judged("two", 99, &history).unwrap();
-        assert_eq!(asked_before, LeftOut { until: at(220), is_replaced: true, lag: None });
+        assert_eq!(asked_before, DeferredRead { until: at(220), is_replaced: true, lag: None });
     }
 
     #[test]
     fn hidden_source_does_not_make_an_old_state_new() {
-        let history = [entry(Kind::Updated, Origin::Sweep, 100, Some("two"))];
+        let history = [entry(ChangeKind::Updated, Origin::Sweep, 100, Some("two"))];
         let hidden = customer("two").with("source", Some(Value::Null));
-        let read = Read { shown: &hidden, requested_at: at(101), occasion: Occasion::Pass };
-        assert!(judge(read, &history, C).is_some());
+        let read = DifferingRead { shown: &hidden, requested_at: at(101), occasion: ReadReason::Pass };
+        assert!(check(read, &history, C).is_some());
     }
 
     #[test]
     fn nothing_changes_a_customer_shortly_after_our_push_or_its_deletion() {
         for history in [
-            [entry(Kind::Updated, Origin::Intent, 100, Some("two"))],
-            [entry(Kind::Created, Origin::Intent, 100, None)],
-            [entry(Kind::Deleted, Origin::Sweep, 100, Some("two"))],
+            [entry(ChangeKind::Updated, Origin::Intent, 100, Some("two"))],
+            [entry(ChangeKind::Created, Origin::Intent, 100, None)],
+            [entry(ChangeKind::Deleted, Origin::Sweep, 100, Some("two"))],
         ] {
             assert_eq!(
                 judged("new", 219, &history),
-                Some(LeftOut { until: at(220), is_replaced: false, lag: None }),
+                Some(DeferredRead { until: at(220), is_replaced: false, lag: None }),
                 "{history:?}"
             );
             assert_eq!(judged("new", 221, &history), None);
@@ -160,12 +168,12 @@ mod tests {
     fn second_different_observation_of_one_pass_is_left_out_whatever_the_setting() {
         for consistency in [C, Consistency::default()] {
             let shown = customer("new");
-            let read = |occasion| Read { shown: &shown, requested_at: at(101), occasion };
+            let read = |occasion| DifferingRead { shown: &shown, requested_at: at(101), occasion };
             assert_eq!(
-                judge(read(Occasion::SamePass), &[], consistency),
-                Some(LeftOut { until: consistency.after(at(101)), is_replaced: false, lag: None })
+                check(read(ReadReason::SamePass), &[], consistency),
+                Some(DeferredRead { until: consistency.after(at(101)), is_replaced: false, lag: None })
             );
-            assert_eq!(judge(read(Occasion::Pass), &[], consistency), None);
+            assert_eq!(check(read(ReadReason::Pass), &[], consistency), None);
         }
     }
 
@@ -173,21 +181,22 @@ mod tests {
     fn entry_that_a_wrong_clock_wrote_leaves_a_read_out_until_it_is_rechecked() {
         let a_year = 365 * 24 * 3600;
         let history = [
-            entry(Kind::Updated, Origin::Intent, a_year, Some("two")),
-            entry(Kind::Updated, Origin::Sweep, 90, Some("one")),
+            entry(ChangeKind::Updated, Origin::Intent, a_year, Some("two")),
+            entry(ChangeKind::Updated, Origin::Sweep, 90, Some("one")),
         ];
         let on = |occasion, email: &str| {
-            judge(Read { shown: &customer(email), requested_at: at(100), occasion }, &history, C)
+            check(DifferingRead { shown: &customer(email), requested_at: at(100), occasion }, &history, C)
         };
-        assert_eq!(on(Occasion::Pass, "two").map(|left_out| left_out.until), Some(at(a_year + 120)));
-        assert_eq!(on(Occasion::Recheck, "two"), None);
-        assert_eq!(on(Occasion::Recheck, "one").map(|left_out| left_out.until), Some(at(210)));
+        assert_eq!(on(ReadReason::Pass, "two").map(|left_out| left_out.until), Some(at(a_year + 120)));
+        assert_eq!(on(ReadReason::Recheck, "two"), None);
+        assert_eq!(on(ReadReason::Recheck, "one").map(|left_out| left_out.until), Some(at(210)));
     }
 
     #[test]
     fn reads_that_never_lag_are_applied() {
-        let history = [entry(Kind::Updated, Origin::Intent, 100, Some("two"))];
-        let read = Read { shown: &customer("two"), requested_at: at(100), occasion: Occasion::Pass };
-        assert_eq!(judge(read, &history, Consistency::default()), None);
+        let history = [entry(ChangeKind::Updated, Origin::Intent, 100, Some("two"))];
+        let read =
+            DifferingRead { shown: &customer("two"), requested_at: at(100), occasion: ReadReason::Pass };
+        assert_eq!(check(read, &history, Consistency::default()), None);
     }
 }

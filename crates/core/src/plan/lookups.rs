@@ -11,7 +11,7 @@ const MOST_UNCLEAR: usize = 20;
 
 /// PATIENT_WITH controls how many customers without a usable answer get all their tries. The rest of such a pass gets one try each, so
 /// that an API that fails for every missing customer does not take half a minute for each.
-const PATIENT_WITH: usize = 3;
+const FULL_TRIES_FOR: usize = 3;
 
 /// Returns how many single requests a sweep may make that has read so many pages.
 pub fn budget(pages: u64) -> u64 {
@@ -57,8 +57,8 @@ impl LookupBudget {
     /// How often the next request may be tried.
     pub fn tries(&self) -> usize {
         // A probe is repeated soon.
-        let is_patient = self.unclear < PATIENT_WITH && self.kind == PassKind::Sweep;
-        if is_patient { TRIES } else { 1 }
+        let has_full_tries = self.unclear < FULL_TRIES_FOR && self.kind == PassKind::Sweep;
+        if has_full_tries { TRIES } else { 1 }
     }
 
     /// Counts a request and whether its answer was usable.

@@ -4,27 +4,27 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::lag::{self, Consistency, LeftOut, Occasion, Recent};
-use super::sighting;
-use crate::{Customer, CustomerId, Kind, Source, Standing};
+use super::comparison;
+use super::lag::{self, Consistency, DeferredRead, ReadReason, RecentChange};
+use crate::{ChangeKind, Customer, CustomerId, MirrorRow, Source};
 
 /// PUSH_TAKES controls after how long a customer is requested again whose push is under way, at least.
-const PUSH_TAKES: SignedDuration = SignedDuration::from_secs(1);
+const PUSH_DURATION: SignedDuration = SignedDuration::from_secs(1);
 
 /// What is known of the customer when the read is compared.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct KnownCustomer<'a> {
     /// Its row in the mirror, live or deleted.
-    pub mirror: Option<&'a Standing>,
+    pub mirror: Option<&'a MirrorRow>,
     /// The newest entries of its log, the newest first, at least as far back as reads may lag.
-    pub recent: &'a [Recent],
+    pub recent: &'a [RecentChange],
     /// Our own push beside the read.
-    pub push: Push,
+    pub push: OwnPush,
 }
 
 /// Our own push of a customer, beside a read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
+pub enum OwnPush {
     /// There is none.
     None,
     /// One is under way, or settled after the read was requested: its answer is newer than the read.
@@ -35,13 +35,13 @@ pub enum Push {
 
 /// How the customer was read.
 #[derive(Clone, Copy, Debug)]
-pub struct Read {
+pub struct ReadContext {
     /// By which request.
     pub by: ReadBy,
     /// When that was sent, by the clock that stamps the log.
     pub requested_at: Timestamp,
     /// Why.
-    pub occasion: Occasion,
+    pub occasion: ReadReason,
     /// How long reads may lag behind writes.
     pub consistency: Consistency,
 }
@@ -61,9 +61,9 @@ pub enum CustomerPlan {
     /// Nothing: the mirror shows the same.
     Keep,
     /// Record this change.
-    Record(Kind, Customer),
+    Record(ChangeKind, Customer),
     /// Do not apply the read, because it may be older than the log, and request the customer again.
-    LeaveOut(Customer, LeftOut),
+    Defer(Customer, DeferredRead),
     /// Do not apply the read, because our own push is newer, and request the customer again at this time.
     ReadAgain(CustomerId, Timestamp),
     /// Do not apply the read, because our own push is newer; the next pass reads the customer again.
@@ -84,7 +84,7 @@ impl fmt::Display for CustomerPlan {
         match self {
             Self::Keep => f.write_str("unchanged"),
             Self::Record(kind, customer) => write!(f, "record {} as {kind}", customer.id()),
-            Self::LeaveOut(customer, left_out) => write!(
+            Self::Defer(customer, left_out) => write!(
                 f,
                 "leave out {}, because the read may be older than the log: request it again at {:.0}",
                 customer.id(),
@@ -102,19 +102,19 @@ impl fmt::Display for CustomerPlan {
 
 impl Observation {
     /// Compares a read with what is known.
-    pub fn new(shown: Customer, known: Known<'_>, read: Read) -> Self {
+    pub fn new(shown: Customer, known: KnownCustomer<'_>, read: ReadContext) -> Self {
         let id = shown.id().clone();
         let soon = read
             .consistency
             .after(read.requested_at)
-            .max(read.requested_at.checked_add(PUSH_TAKES).unwrap_or(Timestamp::MAX));
+            .max(read.requested_at.checked_add(PUSH_DURATION).unwrap_or(Timestamp::MAX));
         let unapplied = |plan| Self { plan, source: Source::Absent };
         match (known.mirror, known.push, read.by) {
             // The create's own answer records it. This is for an answer that never comes.
-            (None, Push::MayHaveCreated, _) => return unapplied(CustomerPlan::ReadAgain(id, soon)),
-            (Some(_), Push::Newer, ReadBy::List) => return unapplied(CustomerPlan::Ignore(id)),
+            (None, OwnPush::MayHaveCreated, _) => return unapplied(CustomerPlan::ReadAgain(id, soon)),
+            (Some(_), OwnPush::Newer, ReadBy::List) => return unapplied(CustomerPlan::Ignore(id)),
             // The push may be rejected, and its answer show no customer.
-            (Some(_), Push::Newer, ReadBy::Lookup) => {
+            (Some(_), OwnPush::Newer, ReadBy::Lookup) => {
                 return unapplied(CustomerPlan::ReadAgain(id, soon));
             }
             _ => {}
@@ -124,20 +124,21 @@ impl Observation {
         if observation.plan == CustomerPlan::Keep {
             return observation;
         }
-        let lagging = lag::Read { shown: &shown, requested_at: read.requested_at, occasion: read.occasion };
-        match lag::judge(lagging, known.recent, read.consistency) {
-            Some(left_out) => unapplied(CustomerPlan::LeaveOut(shown, left_out)),
+        let lagging =
+            lag::DifferingRead { shown: &shown, requested_at: read.requested_at, occasion: read.occasion };
+        match lag::check(lagging, known.recent, read.consistency) {
+            Some(left_out) => unapplied(CustomerPlan::Defer(shown, left_out)),
             None => observation,
         }
     }
 
-    fn applied(shown: Customer, stored: Option<&Standing>) -> Self {
-        let sighting = sighting::judge(shown, stored);
-        let plan = match sighting.change {
+    fn applied(shown: Customer, stored: Option<&MirrorRow>) -> Self {
+        let comparison = comparison::compare(shown, stored);
+        let plan = match comparison.change {
             Some((kind, customer)) => CustomerPlan::Record(kind, customer),
             None => CustomerPlan::Keep,
         };
-        Self { plan, source: sighting.source }
+        Self { plan, source: comparison.source }
     }
 }
 
@@ -156,8 +157,8 @@ mod tests {
         Customer::from_value(json!({"id": "c", "email": email})).unwrap()
     }
 
-    fn stored(email: &str) -> Standing {
-        Standing {
+    fn stored(email: &str) -> MirrorRow {
+        MirrorRow {
             body: Some(customer(email).body().to_owned()),
             first_seen_at: "t".into(),
             changed_at: "t".into(),
@@ -167,61 +168,64 @@ mod tests {
         }
     }
 
-    fn read(by: ReadBy, consistency: u32) -> Read {
-        Read {
+    fn read(by: ReadBy, consistency: u32) -> ReadContext {
+        ReadContext {
             by,
             requested_at: at(100),
-            occasion: Occasion::Pass,
+            occasion: ReadReason::Pass,
             consistency: Consistency::seconds(consistency),
         }
     }
 
-    fn plan(mirror: Option<&Standing>, push: Push, read: Read) -> CustomerPlan {
-        Observation::new(customer("new"), Known { mirror, recent: &[], push }, read).plan
+    fn plan(mirror: Option<&MirrorRow>, push: OwnPush, read: ReadContext) -> CustomerPlan {
+        Observation::new(customer("new"), KnownCustomer { mirror, recent: &[], push }, read).plan
     }
 
     #[test]
     fn customer_is_created_kept_or_updated() {
         let list = read(ReadBy::List, 60);
-        assert_eq!(plan(None, Push::None, list), CustomerPlan::Record(Kind::Created, customer("new")));
-        assert_eq!(plan(Some(&stored("new")), Push::None, list), CustomerPlan::Keep);
-        let updated = plan(Some(&stored("old")), Push::None, list);
+        assert_eq!(
+            plan(None, OwnPush::None, list),
+            CustomerPlan::Record(ChangeKind::Created, customer("new"))
+        );
+        assert_eq!(plan(Some(&stored("new")), OwnPush::None, list), CustomerPlan::Keep);
+        let updated = plan(Some(&stored("old")), OwnPush::None, list);
         assert_eq!(updated.to_string(), "record c as updated");
     }
 
     #[test]
     fn customer_that_our_create_may_have_made_is_requested_again_and_not_recorded() {
         for by in [ReadBy::List, ReadBy::Lookup] {
-            let again = |consistency| plan(None, Push::MayHaveCreated, read(by, consistency));
+            let again = |consistency| plan(None, OwnPush::MayHaveCreated, read(by, consistency));
             let id = CustomerId::new("c").unwrap();
             assert_eq!(again(60), CustomerPlan::ReadAgain(id.clone(), at(160)));
             assert_eq!(again(0), CustomerPlan::ReadAgain(id, at(101)), "a push takes a second at least");
         }
-        let known = plan(Some(&stored("old")), Push::MayHaveCreated, read(ReadBy::List, 60));
+        let known = plan(Some(&stored("old")), OwnPush::MayHaveCreated, read(ReadBy::List, 60));
         assert!(matches!(known, CustomerPlan::Record(..)), "the mirror has it: our create made another one");
     }
 
     #[test]
     fn read_beside_our_own_push_is_not_applied() {
         let stored = stored("old");
-        let listed = plan(Some(&stored), Push::Newer, read(ReadBy::List, 60));
+        let listed = plan(Some(&stored), OwnPush::Newer, read(ReadBy::List, 60));
         assert_eq!(listed.to_string(), "leave out c, because our own push is newer: the next pass reads it");
-        let looked_up = plan(Some(&stored), Push::Newer, read(ReadBy::Lookup, 60));
+        let looked_up = plan(Some(&stored), OwnPush::Newer, read(ReadBy::Lookup, 60));
         assert_eq!(looked_up, CustomerPlan::ReadAgain(CustomerId::new("c").unwrap(), at(160)));
     }
 
     #[test]
     fn read_that_may_be_older_than_the_log_is_left_out_and_an_unchanged_one_is_not() {
-        let recent = [Recent {
-            kind: Kind::Updated,
+        let recent = [RecentChange {
+            kind: ChangeKind::Updated,
             origin: Origin::Intent,
             at: at(90),
             replaced: Some(customer("old").body().to_owned()),
         }];
         let mirror = stored("pushed");
-        let known = Known { mirror: Some(&mirror), recent: &recent, push: Push::None };
+        let known = KnownCustomer { mirror: Some(&mirror), recent: &recent, push: OwnPush::None };
         let observe = |email| Observation::new(customer(email), known, read(ReadBy::List, 60)).plan;
-        let CustomerPlan::LeaveOut(shown, left_out) = observe("old") else { panic!("applied") };
+        let CustomerPlan::Defer(shown, left_out) = observe("old") else { panic!("applied") };
         assert_eq!((shown, left_out.until, left_out.is_replaced), (customer("old"), at(150), true));
         assert_eq!(observe("pushed"), CustomerPlan::Keep);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::intent::lifecycle::Outcome;
+use crate::intent::lifecycle::OutcomeStatus;
 use crate::remote::PushedCustomer;
 use crate::remote::error::ApiError;
 
@@ -26,7 +26,7 @@ pub enum AttemptOutcome {
     /// The API has no such customer. For a delete that may be the wanted state.
     NotFound(ApiError),
     /// Another attempt follows.
-    Later(Later),
+    Retry(RetryPlan),
     /// An operator decides.
     Park {
         /// Why, and what to do.
@@ -38,13 +38,13 @@ pub enum AttemptOutcome {
 
 /// Why and when an intent is attempted again.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Later {
+pub struct RetryPlan {
     /// What happened.
     pub why: String,
     /// The HTTP status.
     pub status: Option<u16>,
     /// Whether this attempt may have taken effect.
-    pub outcome: Outcome,
+    pub outcome: OutcomeStatus,
     /// When the next attempt is due; `None`: at once.
     pub at: Option<Timestamp>,
     /// What also stops other intents.
@@ -65,9 +65,9 @@ pub enum Obstacle {
     },
 }
 
-impl Later {
+impl RetryPlan {
     /// Another attempt at `at`, without an answer and without an obstacle.
-    pub fn at(at: Option<Timestamp>, outcome: Outcome, why: impl Into<String>) -> Self {
+    pub fn at(at: Option<Timestamp>, outcome: OutcomeStatus, why: impl Into<String>) -> Self {
         Self { why: why.into(), status: None, outcome, at, obstacle: Obstacle::None }
     }
 }
@@ -75,7 +75,7 @@ impl Later {
 impl AttemptOutcome {
     /// An attempt that sent nothing and is due again at `at`.
     pub fn not_sent(why: &str, at: Option<Timestamp>) -> Self {
-        Self::Later(Later::at(at, Outcome::Known, format!("nothing was sent: {why}")))
+        Self::Retry(RetryPlan::at(at, OutcomeStatus::Known, format!("nothing was sent: {why}")))
     }
 
     /// An attempt that leaves the decision to an operator.
@@ -91,8 +91,8 @@ impl fmt::Display for AttemptOutcome {
             Self::TookEffect { status: None, .. } => f.write_str("done: it had taken effect already"),
             Self::Rejected(told) => write!(f, "reject: {told}"),
             Self::NotFound(told) => write!(f, "the customer does not exist: {told}"),
-            Self::Later(Later { why, at: Some(at), .. }) => write!(f, "try again at {at:.0}: {why}"),
-            Self::Later(Later { why, at: None, .. }) => write!(f, "try again at once: {why}"),
+            Self::Retry(RetryPlan { why, at: Some(at), .. }) => write!(f, "try again at {at:.0}: {why}"),
+            Self::Retry(RetryPlan { why, at: None, .. }) => write!(f, "try again at once: {why}"),
             Self::Park { reason, .. } => write!(f, "park: {reason}"),
         }
     }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn outcome_prints_one_sentence() {
         let told = ApiError { status: 422, code: Some("bad".to_owned()), message: None, param: None };
-        let later = |at| AttemptOutcome::Later(Later::at(at, Outcome::Unknown, "no answer"));
+        let later = |at| AttemptOutcome::Retry(RetryPlan::at(at, OutcomeStatus::Unknown, "no answer"));
         let effect = |status| AttemptOutcome::TookEffect { customer: PushedCustomer::None, status };
         let cases = [
             (effect(Some(200)), "done: answered HTTP 200"),

@@ -6,7 +6,7 @@
 
 /// A page of the list at some size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PagePart {
     /// Its number, from 1.
     pub page: u64,
     /// How many customers it holds at most.
@@ -15,29 +15,29 @@ pub struct Part {
 
 /// The parts of one page that are still to be read.
 #[derive(Clone, Debug)]
-pub struct Parts {
-    whole: Part,
+pub struct PageSplit {
+    whole: PagePart,
     /// The next one last.
-    open: Vec<Part>,
+    open: Vec<PagePart>,
 }
 
-impl Parts {
+impl PageSplit {
     /// The page as one part.
-    pub fn new(whole: Part) -> Self {
+    pub fn new(whole: PagePart) -> Self {
         Self { whole, open: vec![whole] }
     }
 
     /// The next part to read.
-    pub fn next_part(&mut self) -> Option<Part> {
+    pub fn next_part(&mut self) -> Option<PagePart> {
         self.open.pop()
     }
 
     /// Splits a part that is too large; `false` where it is one customer.
-    pub fn split(&mut self, part: Part) -> bool {
+    pub fn split(&mut self, part: PagePart) -> bool {
         let Some(factor) = smallest_factor(part.per_page) else { return false };
         let per_page = part.per_page / factor;
         let first = part.page.saturating_sub(1).saturating_mul(factor);
-        self.open.extend((1..=factor).rev().map(|n| Part { page: first.saturating_add(n), per_page }));
+        self.open.extend((1..=factor).rev().map(|n| PagePart { page: first.saturating_add(n), per_page }));
         true
     }
 
@@ -47,14 +47,14 @@ impl Parts {
     }
 
     /// Where on the whole page the customer at a part's `position` (from 1) stands: page and position.
-    pub fn place(&self, part: Part, position: u64) -> (u64, u64) {
+    pub fn place(&self, part: PagePart, position: u64) -> (u64, u64) {
         let before = part.page.saturating_sub(1).saturating_mul(part.per_page);
         let before = before.saturating_add(position.saturating_sub(1));
         (before / self.whole.per_page + 1, before % self.whole.per_page + 1)
     }
 
     /// How many whole pages a list has that has so many of this size.
-    pub fn pages(&self, part: Part, last_page: u64) -> u64 {
+    pub fn pages(&self, part: PagePart, last_page: u64) -> u64 {
         last_page.div_ceil((self.whole.per_page / part.per_page).max(1))
     }
 }
@@ -72,8 +72,8 @@ mod tests {
 
     /// Reads a page of customers of these sizes, with room for so much in an answer: the customers in the order they
     /// were read, those that are too large alone, and the number of requests.
-    fn read(whole: Part, sizes: &[u64], room: u64) -> (Vec<usize>, Vec<usize>, usize) {
-        let (mut parts, mut read, mut too_large, mut requests) = (Parts::new(whole), vec![], vec![], 0);
+    fn read(whole: PagePart, sizes: &[u64], room: u64) -> (Vec<usize>, Vec<usize>, usize) {
+        let (mut parts, mut read, mut too_large, mut requests) = (PageSplit::new(whole), vec![], vec![], 0);
         while let Some(part) = parts.next_part() {
             requests += 1;
             let from = ((part.page - 1) * part.per_page) as usize;
@@ -91,26 +91,26 @@ mod tests {
     fn one_large_customer_among_a_hundred_costs_fourteen_more_requests() {
         let mut sizes = vec![1; 250];
         sizes[137] = 1000;
-        let (read, too_large, requests) = read(Part { page: 2, per_page: 100 }, &sizes, 500);
+        let (read, too_large, requests) = read(PagePart { page: 2, per_page: 100 }, &sizes, 500);
         assert_eq!((read.len(), too_large, requests), (99, vec![137], 15));
     }
 
     #[test]
     fn places_and_pages_are_those_of_the_whole_page() {
-        let parts = Parts::new(Part { page: 3, per_page: 10 });
-        assert_eq!(parts.place(Part { page: 5, per_page: 5 }, 2), (3, 2));
-        assert_eq!(parts.place(Part { page: 25, per_page: 1 }, 1), (3, 5));
-        assert_eq!(parts.pages(Part { page: 5, per_page: 5 }, 11), 6);
-        assert_eq!(parts.pages(Part { page: 25, per_page: 1 }, 57), 6);
-        assert!(!Parts::new(Part { page: 1, per_page: 1 }).split(Part { page: 1, per_page: 1 }));
+        let parts = PageSplit::new(PagePart { page: 3, per_page: 10 });
+        assert_eq!(parts.place(PagePart { page: 5, per_page: 5 }, 2), (3, 2));
+        assert_eq!(parts.place(PagePart { page: 25, per_page: 1 }, 1), (3, 5));
+        assert_eq!(parts.pages(PagePart { page: 5, per_page: 5 }, 11), 6);
+        assert_eq!(parts.pages(PagePart { page: 25, per_page: 1 }, 57), 6);
+        assert!(!PageSplit::new(PagePart { page: 1, per_page: 1 }).split(PagePart { page: 1, per_page: 1 }));
     }
 
     #[test]
     fn nothing_is_read_after_the_end_of_the_list() {
-        let mut parts = Parts::new(Part { page: 1, per_page: 4 });
+        let mut parts = PageSplit::new(PagePart { page: 1, per_page: 4 });
         let whole = parts.next_part().unwrap();
         assert!(parts.split(whole));
-        assert_eq!(parts.next_part(), Some(Part { page: 1, per_page: 2 }));
+        assert_eq!(parts.next_part(), Some(PagePart { page: 1, per_page: 2 }));
         parts.end();
         assert_eq!(parts.next_part(), None);
     }
@@ -120,7 +120,7 @@ mod tests {
         fn each_customer_of_the_page_is_read_once_in_order(
             sizes in prop::collection::vec(1_u64..30, 0..60), per_page in 1_u64..25, page in 1_u64..4, room in 5_u64..60,
         ) {
-            let (read, too_large, _) = read(Part { page, per_page }, &sizes, room);
+            let (read, too_large, _) = read(PagePart { page, per_page }, &sizes, room);
             let from = ((page - 1) * per_page) as usize;
             let to = (from + per_page as usize).min(sizes.len());
             prop_assert!(read.is_sorted() && too_large.iter().all(|customer| sizes[*customer] > room));

@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::intent::Body;
+use crate::intent::IntentBody;
 
 /// What the customer shows about the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum UpdateEffect {
     /// It took effect.
     Applied,
     /// It did not: the token is unused.
@@ -19,8 +19,12 @@ pub enum Effect {
 }
 
 /// Compares a customer before the update with the customer now.
-pub fn compare(asked: &Body, before: Option<&Map<String, Value>>, now: &Map<String, Value>) -> Effect {
-    let Some(before) = before else { return Effect::Unclear };
+pub fn compare(
+    asked: &IntentBody,
+    before: Option<&Map<String, Value>>,
+    now: &Map<String, Value>,
+) -> UpdateEffect {
+    let Some(before) = before else { return UpdateEffect::Unclear };
     let null = Value::Null;
     let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
     let key = |fields: &Map<String, Value>, key: &str| {
@@ -39,15 +43,19 @@ pub fn compare(asked: &Body, before: Option<&Map<String, Value>>, now: &Map<Stri
     let (source_before, source_now) = (of(before, "source"), of(now, "source"));
     let new_source = !source_now.is_null() && !source_before.is_null() && source_before != source_now;
     if telling.iter().any(|(asked, _, now)| asked == now) || (telling.is_empty() && new_source) {
-        return Effect::Applied;
+        return UpdateEffect::Applied;
     }
     let is_unchanged = telling.iter().all(|(_, before, now)| before == now);
-    if is_unchanged && !telling.is_empty() && !new_source { Effect::NotApplied } else { Effect::Unclear }
+    if is_unchanged && !telling.is_empty() && !new_source {
+        UpdateEffect::NotApplied
+    } else {
+        UpdateEffect::Unclear
+    }
 }
 
 /// Returns what an update asked for and the customer does not show, by field, such as `email` or
 /// `metadata.order_id`.
-pub fn not_applied(asked: &Body, now: &Map<String, Value>) -> Map<String, Value> {
+pub fn not_applied(asked: &IntentBody, now: &Map<String, Value>) -> Map<String, Value> {
     let null = Value::Null;
     let mut missing = Map::new();
     if let Some(email) =
@@ -70,9 +78,9 @@ mod tests {
 
     use super::*;
 
-    fn effect(asked: Value, before: Value, now: Value) -> Effect {
+    fn effect(asked: Value, before: Value, now: Value) -> UpdateEffect {
         let Value::Object(now) = now else { panic!("an object") };
-        compare(&Body::new(asked).unwrap(), before.as_object(), &now)
+        compare(&IntentBody::new(asked).unwrap(), before.as_object(), &now)
     }
 
     #[test]
@@ -80,25 +88,30 @@ mod tests {
         let visa = json!({"brand": "visa"});
         let master = json!({"brand": "master"});
         let cases = [
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "b"}), Effect::Applied),
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "a"}), Effect::NotApplied),
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "c"}), Effect::Unclear),
-            (json!({"email": "a"}), json!({"email": "a"}), json!({"email": "a"}), Effect::Unclear),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "b"}), UpdateEffect::Applied),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "a"}), UpdateEffect::NotApplied),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "c"}), UpdateEffect::Unclear),
+            (json!({"email": "a"}), json!({"email": "a"}), json!({"email": "a"}), UpdateEffect::Unclear),
             (
                 json!({"metadata": {"k": "2"}}),
                 json!({"metadata": {"k": "1"}}),
                 json!({"metadata": {"k": "2"}}),
-                Effect::Applied,
+                UpdateEffect::Applied,
             ),
-            (json!({"metadata": {"k": "2"}}), json!({}), json!({"metadata": {"j": "1"}}), Effect::NotApplied),
-            (json!({}), json!({"source": visa}), json!({"source": master}), Effect::Applied),
-            (json!({}), json!({"source": visa}), json!({"source": visa}), Effect::Unclear),
-            (json!({}), json!({"source": null}), json!({"source": master}), Effect::Unclear),
+            (
+                json!({"metadata": {"k": "2"}}),
+                json!({}),
+                json!({"metadata": {"j": "1"}}),
+                UpdateEffect::NotApplied,
+            ),
+            (json!({}), json!({"source": visa}), json!({"source": master}), UpdateEffect::Applied),
+            (json!({}), json!({"source": visa}), json!({"source": visa}), UpdateEffect::Unclear),
+            (json!({}), json!({"source": null}), json!({"source": master}), UpdateEffect::Unclear),
             (
                 json!({"email": "b"}),
                 json!({"email": "a", "source": visa}),
                 json!({"email": "a", "source": master}),
-                Effect::Unclear,
+                UpdateEffect::Unclear,
             ),
         ];
         for (mut asked, before, now, expected) in cases {
@@ -107,11 +120,11 @@ mod tests {
             assert_eq!(got, expected, "{asked} {before} {now}");
         }
         let unknown_before = compare(
-            &Body::new(json!({"email": "b"})).unwrap(),
+            &IntentBody::new(json!({"email": "b"})).unwrap(),
             None,
             json!({"email": "b"}).as_object().unwrap(),
         );
-        assert_eq!(unknown_before, Effect::Unclear);
+        assert_eq!(unknown_before, UpdateEffect::Unclear);
     }
 
     #[test]
@@ -126,7 +139,7 @@ mod tests {
             (json!({"metadata": null}), json!({"email": "b", "metadata.k": "1"})),
         ];
         for (now, missing) in cases {
-            let body = Body::new(asked.clone()).unwrap();
+            let body = IntentBody::new(asked.clone()).unwrap();
             assert_eq!(Value::Object(not_applied(&body, now.as_object().unwrap())), missing, "{now}");
         }
     }

@@ -10,15 +10,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::intent::lifecycle::{IllegalTransition, Lifecycle};
-use crate::intent::{MASKED_TOKEN, Wish};
+use crate::intent::{IntentOp, MASKED_TOKEN};
 use crate::lag::Consistency;
 use crate::open_intent::OpenIntent;
-use crate::patience::Moment;
-use crate::plan::outcome::{AttemptOutcome, Later, Obstacle};
-use crate::plan::{read_back, sighting};
+use crate::park_timer::Moment;
+use crate::plan::outcome::{AttemptOutcome, Obstacle, RetryPlan};
+use crate::plan::{comparison, read_back};
 use crate::remote::PushedCustomer;
 use crate::remote::error::ApiError;
-use crate::{Customer, CustomerId, Kind, Standing, Unreadable, time};
+use crate::{ChangeKind, Customer, CustomerId, MirrorRow, Unreadable, time};
 
 /// What settling an attempt depends on, besides its outcome.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub struct SettleFacts<'a> {
     /// The customer of the outcome ([`customer_of`]).
     pub customer: Option<&'a CustomerId>,
     /// The mirror's row of that customer, live or deleted.
-    pub mirrored: Option<&'a Standing>,
+    pub mirrored: Option<&'a MirrorRow>,
     /// Whether the mirror or the log ever had that customer. It is read only for a delete that was
     /// answered with `not_found`.
     pub was_known: bool,
@@ -104,7 +104,7 @@ pub struct Recheck {
 #[derive(Clone, Debug, PartialEq)]
 pub enum CustomerChange {
     /// The customer was created, updated or restored.
-    Put(Kind, Customer),
+    Put(ChangeKind, Customer),
     /// The customer was deleted.
     Deleted(CustomerId),
 }
@@ -178,7 +178,7 @@ pub fn settle(facts: SettleFacts<'_>, outcome: AttemptOutcome) -> Result<Settlem
             let why = told.to_string();
             rejected(facts, told, why)
         }
-        AttemptOutcome::Later(later) => waits(facts, later),
+        AttemptOutcome::Retry(later) => waits(facts, later),
         AttemptOutcome::Park { reason, detail } => {
             let reason = Some(masked(facts.open, reason));
             let update = IntentUpdate { reason, detail, ..IntentUpdate::default() };
@@ -255,7 +255,7 @@ fn already_deleted(open: &OpenIntent, status: Option<u16>) -> Option<&'static st
 
 /// What the answer to an update does not show of what it asked for.
 fn missing_fields(open: &OpenIntent, shown: &Customer) -> Option<Value> {
-    let Some(Wish::Update(_, body)) = open.wish() else { return None };
+    let Some(IntentOp::Update(_, body)) = open.op() else { return None };
     let missing = read_back::not_applied(body, shown.fields());
     (!missing.is_empty()).then(|| json!({"not_applied": missing}))
 }
@@ -273,13 +273,13 @@ fn change(
         Some(mirrored) if is_answered_create => with_new_source(&shown?, mirrored)?,
         _ => shown?,
     };
-    let (kind, after) = sighting::judge(shown, facts.mirrored).change?;
+    let (kind, after) = comparison::compare(shown, facts.mirrored).change?;
     Some(CustomerChange::Put(kind, after))
 }
 
 /// A create that is sent again under its key is answered with the customer as it was created. So a
 /// mirror that already has the customer knows better, except for a source, which the list may hide.
-fn with_new_source(shown: &Customer, mirrored: &Standing) -> Option<Customer> {
+fn with_new_source(shown: &Customer, mirrored: &MirrorRow) -> Option<Customer> {
     let known = Customer::from_body(mirrored.body.as_deref()?).ok()?;
     let source = shown.source().cloned()?;
     (mirrored.is_live() && known.source().is_none()).then(|| known.with("source", Some(source)))
@@ -302,12 +302,12 @@ fn rejected(facts: SettleFacts<'_>, told: ApiError, why: String) -> Result<Settl
     })
 }
 
-fn waits(facts: SettleFacts<'_>, later: Later) -> Result<Settlement, IllegalTransition> {
+fn waits(facts: SettleFacts<'_>, later: RetryPlan) -> Result<Settlement, IllegalTransition> {
     let (open, now) = (facts.open, facts.now.wall);
     let why = masked(open, later.why);
     let is_key_refused = later.obstacle == Obstacle::KeyRefused;
     let waiting = open.life.wait(later.outcome)?;
-    let (life, update) = if is_out_of_patience(facts) && !is_key_refused {
+    let (life, update) = if is_expired(facts) && !is_key_refused {
         let hours = facts.park_after.as_hours();
         let reason = format!("no attempt succeeded within {hours} hours; the last: {why}");
         (waiting.park()?, IntentUpdate { reason: Some(reason), ..IntentUpdate::default() })
@@ -328,8 +328,12 @@ fn waits(facts: SettleFacts<'_>, later: Later) -> Result<Settlement, IllegalTran
     Ok(Settlement { is_key_refused, throttled_until, ..Settlement::new(life, update, attempt, now) })
 }
 
-fn is_out_of_patience(facts: SettleFacts<'_>) -> bool {
-    facts.open.patience.as_ref().is_some_and(|patience| patience.is_over(facts.now, facts.park_after))
+fn is_expired(facts: SettleFacts<'_>) -> bool {
+    facts
+        .open
+        .park_timer
+        .as_ref()
+        .is_some_and(|park_timer| park_timer.is_expired(facts.now, facts.park_after))
 }
 
 /// Returns why an intent that is due cannot be sent.
@@ -337,7 +341,7 @@ pub fn refusal(open: &OpenIntent) -> Option<String> {
     if let Err(why) = &open.intent {
         return Some(format!("its row cannot be read: {why}; nothing was sent"));
     }
-    let can_be_sent = open.is_create() || open.customer.as_ref().is_some_and(CustomerId::can_be_asked);
+    let can_be_sent = open.is_create() || open.customer.as_ref().is_some_and(CustomerId::can_be_requested);
     (!can_be_sent).then(|| "its customer cannot be asked for; nothing was sent".to_owned())
 }
 

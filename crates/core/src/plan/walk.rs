@@ -19,11 +19,11 @@ pub const BARREN_PAGES: u32 = 3;
 pub const ROUNDS: u32 = 3;
 
 /// After so many sweeps in a row whose further rounds showed no new customer, further rounds are rare.
-const VAIN_SWEEPS: u64 = 2;
+const FRUITLESS_SWEEPS: u64 = 2;
 
 /// Every so many sweeps has further rounds even so: the list may have changed its ways. Ten would make unchanged sweeps cost more than
 /// a tenth above those of an exact list.
-const RETRY_EVERY: u64 = 12;
+const FURTHER_ROUNDS_EVERY: u64 = 12;
 
 /// A `total` that turns so often within a round follows no list.
 const ERRATIC: u32 = 3;
@@ -43,7 +43,7 @@ pub fn most_pages(hints: Hints, expected: u64) -> u64 {
 
 /// What one applied page showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct AppliedPage {
     /// The page's number, from 1.
     pub number: u64,
     /// What its envelope says.
@@ -60,16 +60,16 @@ pub struct Shown {
 
 /// What comes after a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum WalkStep {
     /// This page.
     Read(u64),
     /// The walk is over.
-    End(End),
+    End(WalkEnd),
 }
 
 /// Why a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum WalkEnd {
     /// All hints agree that this was the last page.
     LastPage,
     /// The API says that there is no such page.
@@ -82,7 +82,7 @@ pub enum End {
     Growing,
 }
 
-impl fmt::Display for Turn {
+impl fmt::Display for WalkStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(page) => write!(f, "read page {page}"),
@@ -91,7 +91,7 @@ impl fmt::Display for Turn {
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for WalkEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LastPage => "all hints say that this is the last page",
@@ -105,7 +105,7 @@ impl fmt::Display for End {
 
 /// One round through the list.
 #[derive(Clone, Debug, Default)]
-pub struct Walk {
+pub struct ListWalk {
     barren: u32,
     /// How many pages are read at most; known after the first answer.
     most_pages: u64,
@@ -138,21 +138,21 @@ pub struct ListReport {
     pub seen: u64,
     /// Whether the second page repeated a full first one though `total` promises more: the API may ignore `page`.
     pub ignores_page: bool,
-    /// Whether the walk ended at [`End::Growing`].
+    /// Whether the walk ended at [`WalkEnd::Growing`].
     pub grows: bool,
     /// Whether the page that showed rows last was short; it counts once another one follows.
     last_was_short: bool,
 }
 
-impl Walk {
+impl ListWalk {
     /// A walk that begins; `live` customers are known, and a page should hold `per_page`.
     pub fn new(live: u64, per_page: u64) -> Self {
         Self { live_pages: live.div_ceil(per_page.max(1)), ..Self::default() }
     }
 
     /// Takes note of an applied page and says what comes next.
-    pub fn judge(&mut self, page: Shown) -> Turn {
-        let Shown { number, hints, rows, new, .. } = page;
+    pub fn add_page(&mut self, page: AppliedPage) -> WalkStep {
+        let AppliedPage { number, hints, rows, new, .. } = page;
         self.barren = if new > 0 { 0 } else { self.barren + 1 };
         self.note(page);
         if self.most_pages == 0 {
@@ -161,20 +161,20 @@ impl Walk {
         let is_full = hints.per_page.is_none_or(|per_page| rows >= per_page);
         let is_promised = hints.promised_pages().is_some_and(|pages| pages > number);
         if is_last(page) && !is_full {
-            Turn::End(End::LastPage)
+            WalkStep::End(WalkEnd::LastPage)
         } else if new == 0 && !is_promised && page.all_live_seen {
-            Turn::End(End::Barren)
+            WalkStep::End(WalkEnd::Barren)
         } else if self.barren >= BARREN_PAGES {
-            Turn::End(End::BarrenPages)
+            WalkStep::End(WalkEnd::BarrenPages)
         } else if number >= self.most_pages {
             self.report.grows = true;
-            Turn::End(End::Growing)
+            WalkStep::End(WalkEnd::Growing)
         } else {
-            Turn::Read(number + 1)
+            WalkStep::Read(number + 1)
         }
     }
 
-    fn note(&mut self, Shown { number, hints, rows, new, seen, .. }: Shown) {
+    fn note(&mut self, AppliedPage { number, hints, rows, new, seen, .. }: AppliedPage) {
         let report = &mut self.report;
         report.total_moved |= number > 1 && report.total != hints.total;
         if let (Some(before), Some(total), true) = (report.total, hints.total, number > 1)
@@ -208,7 +208,7 @@ impl Walk {
 }
 
 /// Whether all hints say that the list ends with this page, and what was seen agrees.
-fn is_last(page: Shown) -> bool {
+fn is_last(page: AppliedPage) -> bool {
     let Hints { page: said, total, last_page, .. } = page.hints;
     let Some((pages, total, last_page)) = page
         .hints
@@ -267,7 +267,7 @@ impl ListReport {
 
 /// What is known when a round is over.
 #[derive(Clone, Copy, Debug)]
-pub struct RoundOver {
+pub struct RoundResult {
     /// Which round it was, from 1.
     pub round: u32,
     /// How many customers all rounds together have seen.
@@ -276,7 +276,7 @@ pub struct RoundOver {
     pub new: u64,
     /// Its last `total`.
     pub total: Option<u64>,
-    /// Whether it ended at [`End::Growing`].
+    /// Whether it ended at [`WalkEnd::Growing`].
     pub grows: bool,
     /// Whether another round fits into the sweep's period.
     pub fits: bool,
@@ -287,10 +287,10 @@ pub struct RoundOver {
 }
 
 /// Whether the list is read again in the same sweep: it showed fewer customers than it counts.
-pub fn read_again(over: RoundOver) -> bool {
+pub fn read_again(over: RoundResult) -> bool {
     let is_short = over.total.is_some_and(|total| over.seen < total);
     let was_useful = over.round == 1 || over.new > 0;
-    let may_help = over.vain_sweeps < VAIN_SWEEPS || over.sweep.is_multiple_of(RETRY_EVERY);
+    let may_help = over.vain_sweeps < FRUITLESS_SWEEPS || over.sweep.is_multiple_of(FURTHER_ROUNDS_EVERY);
     is_short && was_useful && may_help && !over.grows && over.fits && over.round < ROUNDS
 }
 

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 
 use super::absence::{HoldEnd, HoldReason};
 use crate::fingerprint::Fingerprint;
-use crate::lag::LeftOut;
-use crate::unreadable::{Sight, phrase};
-use crate::words::count;
-use crate::{Customer, CustomerId, Kind, Source, Tally, Unreadable};
+use crate::format::count;
+use crate::lag::DeferredRead;
+use crate::unreadable::{UnreadableOccurrence, phrase};
+use crate::{ChangeKind, Customer, CustomerId, Source, Tally, Unreadable};
 
 /// One write of a step.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub enum Write {
     /// Record a change of a customer that exists.
     Record {
         /// Created, updated or restored.
-        kind: Kind,
+        kind: ChangeKind,
         /// The customer as it is now.
         customer: Customer,
         /// Its body before; `None` where the mirror does not have it.
@@ -47,7 +47,7 @@ pub enum Write {
         source: Source,
     },
     /// Request this customer again, because a read of it may be older than the log.
-    LeaveOut(Customer, LeftOut),
+    Defer(Customer, DeferredRead),
     /// Request this customer again at this time.
     ReadAgain(CustomerId, Timestamp),
     /// This customer was requested again: it waits no longer.
@@ -68,7 +68,7 @@ pub enum Write {
         /// The reason, masked.
         reason: String,
         /// Where and when it was seen.
-        sight: Sight,
+        occurrence: UnreadableOccurrence,
     },
     /// End the hold of this customer's deletion, or the operator's decision about it.
     EndHold(CustomerId, HoldEnd),
@@ -90,15 +90,15 @@ impl fmt::Display for Write {
             Self::Record { kind, customer, .. } => write!(f, "record {} as {kind}", customer.id()),
             Self::Delete { id, .. } => write!(f, "record {id} as deleted"),
             Self::NoteListed { row, .. } => write!(f, "note how the list shows row {row}"),
-            Self::LeaveOut(customer, left_out) => {
+            Self::Defer(customer, left_out) => {
                 write!(f, "leave out {}, and request it again at {:.0}", customer.id(), left_out.until)
             }
             Self::ReadAgain(id, at) => write!(f, "request {id} again at {at:.0}"),
             Self::EndRecheck(id) => write!(f, "{id} was requested again"),
             Self::NoteLagExceeded => f.write_str("note that reads lag longer than is configured"),
             Self::NoteVerified { id, .. } => write!(f, "note that {id} exists"),
-            Self::NoteUnreadable { bad, reason, sight } => {
-                let (page, position) = sight.place.unzip();
+            Self::NoteUnreadable { bad, reason, occurrence } => {
+                let (page, position) = occurrence.place.unzip();
                 let id = bad.id.as_ref().map(ToString::to_string);
                 write!(f, "note that {} is unreadable: {reason}", phrase(id.as_deref(), page, position))
             }
@@ -121,9 +121,9 @@ impl WritePlan {
         let mut tally = Tally::default();
         for write in &self.0 {
             match write {
-                Write::Record { kind: Kind::Created, .. } => tally.created += 1,
-                Write::Record { kind: Kind::Updated, .. } => tally.updated += 1,
-                Write::Record { kind: Kind::Restored, .. } => tally.restored += 1,
+                Write::Record { kind: ChangeKind::Created, .. } => tally.created += 1,
+                Write::Record { kind: ChangeKind::Updated, .. } => tally.updated += 1,
+                Write::Record { kind: ChangeKind::Restored, .. } => tally.restored += 1,
                 Write::Delete { .. } => tally.deleted += 1,
                 _ => {}
             }
@@ -155,9 +155,9 @@ mod tests {
             |id, kind| Write::Record { kind, customer: customer(id), before: None, row: 1, listed: None };
         let id = |id: &str| CustomerId::new(id).unwrap();
         let plan = WritePlan(vec![
-            record("a", Kind::Created),
+            record("a", ChangeKind::Created),
             Write::EndHold(id("b"), HoldEnd::Alive),
-            record("b", Kind::Updated),
+            record("b", ChangeKind::Updated),
             Write::Delete { id: id("c"), before: None },
             Write::Hold { rows: vec![4, 5], superseding: vec![5], reason: HoldReason::TooMany },
         ]);

@@ -7,7 +7,7 @@ use crate::Unreadable;
 
 /// Which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum ApiCall {
     /// One page of the list.
     List {
         /// Which.
@@ -32,7 +32,7 @@ pub enum Call {
     },
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for ApiCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List { page } => write!(f, "GET /customers page {page}"),
@@ -46,7 +46,7 @@ impl fmt::Display for Call {
 
 /// The step at which a request without an answer ended: what a person would look at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RequestStage {
     /// The host's name was not found.
     Name,
     /// There was no connection to the host.
@@ -54,14 +54,14 @@ pub enum Step {
     /// There was none to the proxy, or the proxy did not let us through.
     Proxy,
     /// The host could not prove who it is, or does not speak TLS.
-    Tls(Certificate),
+    Tls(CertificateFault),
     /// There was a connection, and no whole answer on it.
     Answer,
 }
 
 /// What was wrong with the host's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Certificate {
+pub enum CertificateFault {
     /// It is not yet or no longer valid, by this machine's clock.
     Untimely,
     /// It is not for this host, or no trusted authority has signed it.
@@ -72,17 +72,17 @@ pub enum Certificate {
 
 /// Why a request gave nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub enum ErrorCause {
     /// No answer: the name, the connection, TLS, a deadline, a connection that broke.
     #[error("no answer: {why}")]
     Unreachable {
         /// How far it came.
-        step: Step,
+        stage: RequestStage,
         /// Why it came no further.
         why: String,
     },
     /// A JSON 401 on any call, or a JSON 403 on a list: the key is refused. A JSON 403 on one customer's GET or on a write is
-    /// [`Cause::Rejected`]: the key may still read and write others.
+    /// [`ErrorCause::Rejected`]: the key may still read and write others.
     #[error("the API refused the key: {0}")]
     KeyRefused(ApiError),
     /// HTTP 429, or 503 with a Retry-After.
@@ -111,13 +111,13 @@ pub enum Cause {
         /// How much is read.
         limit_kib: usize,
         /// What its beginning says.
-        begun: Beginning,
+        page: TruncatedPage,
     },
 }
 
 /// What the beginning of a page says that is too long to be read whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beginning {
+pub struct TruncatedPage {
     /// How many customers it says a page holds.
     pub per_page: Option<u64>,
     /// How many pages it says there are.
@@ -154,7 +154,7 @@ impl fmt::Display for ApiError {
 
 /// What follows from an error, whatever its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorClass {
     /// The same request may well succeed in a moment.
     Transient,
     /// The same request may succeed once the remote's wait is over.
@@ -172,9 +172,9 @@ pub enum Class {
 #[error("{call}: {cause}{}", hint(call, cause))]
 pub struct RemoteError {
     /// Which request.
-    pub call: Call,
+    pub call: ApiCall,
     /// Why.
-    pub cause: Cause,
+    pub cause: ErrorCause,
     /// How long the remote asked us to wait, within bounds; the limiter waits by itself.
     pub retry_after: Option<Duration>,
 }
@@ -183,29 +183,30 @@ impl RemoteError {
     /// The HTTP status, where there was an answer with an error.
     pub fn status(&self) -> Option<u16> {
         match &self.cause {
-            Cause::KeyRefused(told)
-            | Cause::Throttled(told)
-            | Cause::Rejected(told)
-            | Cause::Unexpected(told) => Some(told.status),
-            Cause::Redirected { status, .. } => Some(*status),
-            Cause::Unreachable { .. } | Cause::Unusable(_) | Cause::TooLarge { .. } => None,
+            ErrorCause::KeyRefused(told)
+            | ErrorCause::Throttled(told)
+            | ErrorCause::Rejected(told)
+            | ErrorCause::Unexpected(told) => Some(told.status),
+            ErrorCause::Redirected { status, .. } => Some(*status),
+            ErrorCause::Unreachable { .. } | ErrorCause::Unusable(_) | ErrorCause::TooLarge { .. } => None,
         }
     }
 
     /// What follows from it.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> ErrorClass {
         match &self.cause {
             // The host shows the same certificate the next time, and redirects to the same place.
-            Cause::Unreachable {
-                step: Step::Tls(Certificate::Untimely | Certificate::Untrusted), ..
+            ErrorCause::Unreachable {
+                stage: RequestStage::Tls(CertificateFault::Untimely | CertificateFault::Untrusted),
+                ..
             }
-            | Cause::Redirected { .. } => Class::Rejected,
-            Cause::Unreachable { .. } | Cause::Unexpected(_) => Class::Transient,
-            Cause::Throttled(_) => Class::Throttled,
+            | ErrorCause::Redirected { .. } => ErrorClass::Rejected,
+            ErrorCause::Unreachable { .. } | ErrorCause::Unexpected(_) => ErrorClass::Transient,
+            ErrorCause::Throttled(_) => ErrorClass::Throttled,
             // The page would be as large the next time.
-            Cause::Rejected(_) | Cause::TooLarge { .. } => Class::Rejected,
-            Cause::KeyRefused(_) => Class::Auth,
-            Cause::Unusable(_) => Class::Corrupt,
+            ErrorCause::Rejected(_) | ErrorCause::TooLarge { .. } => ErrorClass::Rejected,
+            ErrorCause::KeyRefused(_) => ErrorClass::Auth,
+            ErrorCause::Unusable(_) => ErrorClass::Corrupt,
         }
     }
 }
@@ -215,9 +216,11 @@ fn target(to: Option<&str>) -> String {
 }
 
 /// What to check first, where the list itself is not found.
-fn hint(call: &Call, cause: &Cause) -> &'static str {
+fn hint(call: &ApiCall, cause: &ErrorCause) -> &'static str {
     match (call, cause) {
-        (Call::List { page: 1 }, Cause::Rejected(told) | Cause::Unexpected(told)) if told.status == 404 => {
+        (ApiCall::List { page: 1 }, ErrorCause::Rejected(told) | ErrorCause::Unexpected(told))
+            if told.status == 404 =>
+        {
             "; check that api.base_url is the address of KOMOJU's API"
         }
         _ => "",

@@ -7,7 +7,7 @@ use crate::store::Conn;
 use crate::store::file::migrations::MIGRATIONS;
 use crate::store::file::own;
 use crate::store::outbox::rows::{digest, intent_in};
-use komoju_core::intent::{Intent, Target, Wish};
+use komoju_core::intent::{Intent, IntentOp, Target};
 
 thread_local! {
     static DATABASE: RefCell<Conn> = RefCell::new(empty());
@@ -27,8 +27,8 @@ fn empty() -> Conn {
 pub(crate) fn passes_the_triggers(intent: &Intent) {
     DATABASE.with_borrow_mut(|conn| {
         let tx = conn.transaction().expect("a transaction");
-        if let Wish::Update(Target::CreatedBy(create), _) | Wish::Delete(Target::CreatedBy(create)) =
-            &intent.wish
+        if let IntentOp::Update(Target::CreatedBy(create), _) | IntentOp::Delete(Target::CreatedBy(create)) =
+            &intent.op
         {
             if intent.id.as_ref() == Some(create) {
                 // It refers to itself: nobody can take that.
@@ -45,7 +45,7 @@ pub(crate) fn passes_the_triggers(intent: &Intent) {
         let sql = "SELECT op, customer_id, body, expect, not_before FROM intents WHERE id = ?1";
         let back = tx.query_row(sql, [accepted.id()], |row| Ok(intent_in(row, 0)));
         let back = back.expect("its row").unwrap_or_else(|why| panic!("{intent:?} reads back as: {why}"));
-        assert_eq!((&back.wish, &back.expect), (&intent.wish, &intent.expect));
+        assert_eq!((&back.op, &back.expect), (&intent.op, &intent.expect));
         assert_eq!(digest(&back), digest(intent));
         let again = accept(&tx, intent, Door::File, None).expect("the same is taken again");
         assert_eq!(

@@ -8,7 +8,7 @@ use crate::store::log::holds::{self, End};
 use crate::store::log::{lag, mirror, unreadable};
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::absence::HoldReason;
-use komoju_core::plan::lag::LeftOut;
+use komoju_core::plan::lag::DeferredRead;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::writes::Write;
 use komoju_core::{Customer, CustomerId, Source, Unreadable};
@@ -120,7 +120,7 @@ impl View<'_> {
         &mut self,
         bad: &Unreadable,
         reason: &str,
-        sight: unreadable::Sight,
+        occurrence: unreadable::UnreadableOccurrence,
     ) -> Result<bool, StoreError> {
         let row = unreadable::row_of(self.conn, bad)?;
         let has_room = unreadable::has_room(self.conn)?;
@@ -128,7 +128,7 @@ impl View<'_> {
         if row.sweeps.is_some() || has_room {
             self.overlay.unreadable.insert(row);
         }
-        self.writes.push(Write::NoteUnreadable { bad: bad.clone(), reason: reason.to_owned(), sight });
+        self.writes.push(Write::NoteUnreadable { bad: bad.clone(), reason: reason.to_owned(), occurrence });
         Ok(is_new)
     }
 
@@ -151,10 +151,10 @@ impl View<'_> {
 /// Customers that are requested again.
 impl View<'_> {
     /// Plans to request a customer again, because a read of it may be older than the log.
-    pub(in super::super) fn leave_out(&mut self, shown: Customer, left_out: LeftOut) {
+    pub(in super::super) fn leave_out(&mut self, shown: Customer, left_out: DeferredRead) {
         let replaced = left_out.is_replaced.then(|| shown.clone());
         self.schedule(shown.id(), left_out.until, replaced);
-        self.writes.push(Write::LeaveOut(shown, left_out));
+        self.writes.push(Write::Defer(shown, left_out));
     }
 
     /// Plans to request a customer again at this time.

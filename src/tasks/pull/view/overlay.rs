@@ -11,8 +11,8 @@ use crate::store::log::unreadable;
 use crate::store::state::account::Account;
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::absence::HoldReason;
-use komoju_core::plan::lag::Recent;
-use komoju_core::{Customer, CustomerId, Kind, Origin, Source};
+use komoju_core::plan::lag::RecentChange;
+use komoju_core::{ChangeKind, Customer, CustomerId, Origin, Source};
 
 /// KEPT_BYTES controls how much content of planned customers an overlay keeps. A dry run of a first import plans every customer:
 /// of those beyond this only an id's digest and a row are kept.
@@ -62,7 +62,7 @@ pub(in super::super) struct Overlay {
 pub(super) struct PlannedCustomer {
     pub(super) stored: Stored,
     /// What the plan adds to its log, the oldest first.
-    pub(super) added: Vec<Recent>,
+    pub(super) added: Vec<RecentChange>,
     /// The last entry of its log in the database.
     pub(super) logged_seq: i64,
     pub(super) listed: Option<(Fingerprint, Source)>,
@@ -86,15 +86,15 @@ impl Overlay {
     }
 
     /// Counts a change.
-    pub(super) fn count(&mut self, kind: Kind, origin: Origin) {
+    pub(super) fn count(&mut self, kind: ChangeKind, origin: Origin) {
         match kind {
-            Kind::Created | Kind::Restored => self.live += 1,
-            Kind::Deleted => {
+            ChangeKind::Created | ChangeKind::Restored => self.live += 1,
+            ChangeKind::Deleted => {
                 self.live -= 1;
                 self.deleted += 1;
                 self.deleted_by_sweep += u64::from(origin == Origin::Sweep);
             }
-            Kind::Updated | Kind::Erased => {}
+            ChangeKind::Updated | ChangeKind::Erased => {}
         }
     }
 

@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::{AbsencePlan, CANARIES, Canaries, DeletePolicy, Findings, LookupAnswer, SAMPLE, Step, is_within};
+use super::{
+    AbsenceFindings, AbsencePlan, AbsenceStep, CANARIES, Canaries, DeletePolicy, LookupAnswer, SAMPLE,
+    is_within,
+};
 use crate::CustomerId;
 use crate::plan::lookups::LookupBudget;
 
@@ -61,7 +64,7 @@ pub struct AbsenceCheck {
     stale_rounds: usize,
     unproven: Vec<i64>,
     excess: Vec<i64>,
-    findings: Findings,
+    findings: AbsenceFindings,
 }
 
 impl AbsenceCheck {
@@ -114,7 +117,7 @@ impl AbsenceCheck {
             stale_rounds: 0,
             unproven: Vec::new(),
             excess: Vec::new(),
-            findings: Findings::default(),
+            findings: AbsenceFindings::default(),
         }
     }
 
@@ -136,11 +139,11 @@ impl AbsenceCheck {
     }
 
     /// The next step. `now` is a steady clock's time.
-    pub fn next_step(&mut self, now: Duration, budget: &LookupBudget) -> Step {
+    pub fn next_step(&mut self, now: Duration, budget: &LookupBudget) -> AbsenceStep {
         loop {
             let step = match self.phase {
                 Phase::Sample => self.next_of_sample(budget),
-                Phase::Imprecise => Some(Step::NoteImprecise { suspects: self.suspects }),
+                Phase::Imprecise => Some(AbsenceStep::NoteImprecise { suspects: self.suspects }),
                 Phase::Suspects => self.next_of_suspects(now, budget),
                 Phase::Held => Some(self.next_of_held(budget)),
             };
@@ -150,9 +153,9 @@ impl AbsenceCheck {
         }
     }
 
-    fn next_of_sample(&mut self, budget: &LookupBudget) -> Option<Step> {
+    fn next_of_sample(&mut self, budget: &LookupBudget) -> Option<AbsenceStep> {
         if let Some(row) = self.sample.open.front().filter(|_| budget.may_request()) {
-            return Some(Step::Lookup(*row));
+            return Some(AbsenceStep::Lookup(*row));
         }
         let Sample { exist, gone, .. } = std::mem::take(&mut self.sample);
         self.queue.retain(|row| !exist.contains(row));
@@ -178,12 +181,12 @@ impl AbsenceCheck {
         None
     }
 
-    fn next_of_suspects(&mut self, now: Duration, budget: &LookupBudget) -> Option<Step> {
+    fn next_of_suspects(&mut self, now: Duration, budget: &LookupBudget) -> Option<AbsenceStep> {
         if !budget.may_request() {
             self.give_up();
         }
         if !self.proven.is_empty() {
-            return Some(Step::Record { rows: std::mem::take(&mut self.proven), room: self.room });
+            return Some(AbsenceStep::Record { rows: std::mem::take(&mut self.proven), room: self.room });
         }
         if self.canaries_left > 0 {
             return self.next_canary();
@@ -193,16 +196,16 @@ impl AbsenceCheck {
             return None;
         }
         if let Some(row) = self.queue.front() {
-            return Some(Step::Lookup(*row));
+            return Some(AbsenceStep::Lookup(*row));
         }
         self.conclude_suspects();
         None
     }
 
-    fn next_of_held(&mut self, budget: &LookupBudget) -> Step {
+    fn next_of_held(&mut self, budget: &LookupBudget) -> AbsenceStep {
         match self.held.front() {
-            Some(row) if budget.may_request() => Step::Lookup(*row),
-            _ => Step::Finish,
+            Some(row) if budget.may_request() => AbsenceStep::Lookup(*row),
+            _ => AbsenceStep::Finish,
         }
     }
 
@@ -228,11 +231,11 @@ impl AbsenceCheck {
         }
     }
 
-    fn next_canary(&mut self) -> Option<Step> {
+    fn next_canary(&mut self) -> Option<AbsenceStep> {
         let Canaries::Among(canaries) = &self.canaries else { return None };
         let canary = canaries.get(self.next_canary % canaries.len().max(1))?.clone();
         self.next_canary += 1;
-        Some(Step::Canary(canary))
+        Some(AbsenceStep::Canary(canary))
     }
 
     fn conclude_suspects(&mut self) {
@@ -247,7 +250,7 @@ impl AbsenceCheck {
         self.phase = Phase::Held;
     }
 
-    /// Takes the answer to the last [`Step::Lookup`], which was requested at `requested_at`.
+    /// Takes the answer to the last [`AbsenceStep::Lookup`], which was requested at `requested_at`.
     pub fn answered(&mut self, requested_at: Duration, answer: LookupAnswer) {
         match self.phase {
             Phase::Sample => self.sample_answered(answer),
@@ -281,7 +284,7 @@ impl AbsenceCheck {
         }
     }
 
-    /// Takes the answer to the last [`Step::Canary`]: when it answered, by the steady clock; `None` where it did not.
+    /// Takes the answer to the last [`AbsenceStep::Canary`]: when it answered, by the steady clock; `None` where it did not.
     pub fn canary_answered(&mut self, answered_at: Option<Duration>) {
         self.canaries_left = self.canaries_left.saturating_sub(1);
         match answered_at {
@@ -318,14 +321,14 @@ impl AbsenceCheck {
         }
     }
 
-    /// Takes what became of the last [`Step::Record`]: how many were recorded, and the rows for which there was no room.
+    /// Takes what became of the last [`AbsenceStep::Record`]: how many were recorded, and the rows for which there was no room.
     pub fn recorded(&mut self, deleted: u64, excess: Vec<i64>) {
         self.room = self.room.saturating_sub(deleted);
         self.excess.extend(excess);
     }
 
     /// What the check found.
-    pub fn into_findings(self) -> Findings {
+    pub fn into_findings(self) -> AbsenceFindings {
         self.findings
     }
 }

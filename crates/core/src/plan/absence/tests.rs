@@ -43,12 +43,12 @@ impl<'a> Api<'a> {
         }
     }
 
-    fn drive(&mut self, mut check: AbsenceCheck) -> Findings {
+    fn drive(&mut self, mut check: AbsenceCheck) -> AbsenceFindings {
         loop {
             let step = check.next_step(self.now, &self.budget);
             self.steps.push(step.to_string());
             match step {
-                Step::Lookup(row) => {
+                AbsenceStep::Lookup(row) => {
                     let requested_at = self.now;
                     self.now += self.takes;
                     self.requested.push(row);
@@ -56,22 +56,22 @@ impl<'a> Api<'a> {
                     self.budget.spend(answer != LookupAnswer::Unclear);
                     check.answered(requested_at, answer);
                 }
-                Step::Canary(canary) => {
+                AbsenceStep::Canary(canary) => {
                     self.now += self.takes;
                     self.budget.spend(true);
                     check.canary_answered((self.canaries)(&canary).then_some(self.now));
                     self.canaries_requested.push(canary.as_str().to_owned());
                 }
-                Step::Record { mut rows, room } => {
+                AbsenceStep::Record { mut rows, room } => {
                     let excess = rows.split_off(rows.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
                     check.recorded(rows.len() as u64, excess);
                     self.recorded.extend(rows);
                 }
-                Step::NoteImprecise { suspects } => {
+                AbsenceStep::NoteImprecise { suspects } => {
                     assert_eq!(suspects, 30);
                     check.set_room(7);
                 }
-                Step::Finish => return check.into_findings(),
+                AbsenceStep::Finish => return check.into_findings(),
             }
         }
     }
@@ -122,7 +122,7 @@ fn gone_suspects_are_recorded_after_one_canary_and_those_that_exist_are_not() {
     let answers = |row| if row == 2 { LookupAnswer::Exists } else { LookupAnswer::Gone };
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
-    assert_eq!((api.recorded.as_slice(), findings), ([1, 3].as_slice(), Findings::default()));
+    assert_eq!((api.recorded.as_slice(), findings), ([1, 3].as_slice(), AbsenceFindings::default()));
     assert_eq!(api.canaries_requested, ["a"]);
     assert_eq!(
         api.steps[3..],
@@ -145,11 +145,14 @@ fn third_canary_is_the_last_and_without_one_the_deletion_is_held() {
         let findings = api.drive(sweep(1..=1, 10, policy));
         assert_eq!(api.canaries_requested, ["a", "b", "c"]);
         assert_eq!(api.recorded, [0; 0]);
-        assert_eq!(findings, Findings { held: vec![(vec![1], reason)], unverified: 0, lacks_canary: true });
+        assert_eq!(
+            findings,
+            AbsenceFindings { held: vec![(vec![1], reason)], unverified: 0, lacks_canary: true }
+        );
     }
     let mut api = Api::new(&gone);
     api.canaries = &|canary| canary.as_str() == "c";
-    assert_eq!(api.drive(sweep(1..=1, 10, DeletePolicy::Record)), Findings::default());
+    assert_eq!(api.drive(sweep(1..=1, 10, DeletePolicy::Record)), AbsenceFindings::default());
     assert_eq!(api.recorded, [1]);
 }
 
@@ -233,7 +236,7 @@ fn sample_without_a_clear_answer_decides_nothing() {
     let unclear = |_| LookupAnswer::Unclear;
     let mut api = Api::new(&unclear);
     let findings = api.drive(sweep(1..=30, 10, DeletePolicy::Record));
-    assert_eq!(findings, Findings { unverified: 30, ..Findings::default() });
+    assert_eq!(findings, AbsenceFindings { unverified: 30, ..AbsenceFindings::default() });
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn held_customers_are_requested_last_with_what_is_left_of_the_budget() {
     let mut api = Api::new(&gone);
     let findings = api.drive(check());
     assert_eq!((api.requested.as_slice(), api.recorded.as_slice()), ([1, 8, 9].as_slice(), [1].as_slice()));
-    assert_eq!(findings, Findings::default(), "a held customer that is gone stays held");
+    assert_eq!(findings, AbsenceFindings::default(), "a held customer that is gone stays held");
 
     let mut api = Api::new(&gone);
     api.budget.limit(0);
@@ -327,7 +330,7 @@ fn approved_deletions_need_no_canary_where_no_customer_is_left() {
     let gone = |_| LookupAnswer::Gone;
     let mut api = Api::new(&gone);
     let findings = api.drive(AbsenceCheck::of_approved(vec![1, 2], Canaries::NoneLeft));
-    assert_eq!((api.recorded.as_slice(), findings), ([1, 2].as_slice(), Findings::default()));
+    assert_eq!((api.recorded.as_slice(), findings), ([1, 2].as_slice(), AbsenceFindings::default()));
     assert_eq!(api.canaries_requested.len(), 0);
 
     let mut api = Api::new(&gone);

@@ -1,50 +1,59 @@
 //! What the answer to a push means.
 
-use super::{AttemptFacts, Sent, Step, later, park};
+use super::{AttemptFacts, AttemptStep, SentPush, later, park};
 use crate::CustomerId;
-use crate::intent::lifecycle::Outcome;
-use crate::plan::outcome::{AttemptOutcome, Later, Obstacle};
-use crate::remote::error::{ApiError, Cause, Class, RemoteError};
-use crate::remote::{Left, Push, PushError, Pushed, PushedCustomer, Shown};
+use crate::intent::lifecycle::OutcomeStatus;
+use crate::plan::outcome::{AttemptOutcome, Obstacle, RetryPlan};
+use crate::remote::error::{ApiError, ErrorCause, ErrorClass, RemoteError};
+use crate::remote::{BytesSent, CustomerAnswer, PushAnswer, PushError, PushRequest, PushedCustomer};
 
 /// Returns the next step after the answer to a push.
-pub(super) fn next(facts: &AttemptFacts, sent: &Sent) -> Step {
+pub(super) fn next(facts: &AttemptFacts, sent: &SentPush) -> AttemptStep {
     match &sent.answer {
-        Ok(Pushed::Took { customer, status }) => took_effect(facts, &sent.push, customer, *status),
-        Ok(Pushed::NotFound { told }) => Step::Finish(AttemptOutcome::NotFound(told.clone())),
-        Err(PushError { error, left }) => match &error.cause {
-            Cause::Rejected(told) if told.status == 403 => forbidden(facts, told, error),
-            Cause::Rejected(told) => Step::Finish(AttemptOutcome::Rejected(told.clone())),
-            cause => later(facts.after_error(error, outcome_of(*left, cause))),
+        Ok(PushAnswer::Applied { customer, status }) => took_effect(facts, &sent.push, customer, *status),
+        Ok(PushAnswer::NotFound { error: told }) => {
+            AttemptStep::Finish(AttemptOutcome::NotFound(told.clone()))
+        }
+        Err(PushError { error, bytes_sent }) => match &error.cause {
+            ErrorCause::Rejected(told) if told.status == 403 => forbidden(facts, told, error),
+            ErrorCause::Rejected(told) => AttemptStep::Finish(AttemptOutcome::Rejected(told.clone())),
+            cause => later(facts.after_error(error, outcome_of(*bytes_sent, cause))),
         },
     }
 }
 
 /// Whether a push that failed may have taken effect.
-fn outcome_of(left: Left, cause: &Cause) -> Outcome {
-    match (left, cause) {
+fn outcome_of(bytes_sent: BytesSent, cause: &ErrorCause) -> OutcomeStatus {
+    match (bytes_sent, cause) {
         // The API refused it before it did anything. A 503 with a Retry-After may come from a
         // gateway, after the push took effect.
-        (Left::Nothing, _) | (_, Cause::KeyRefused(_)) => Outcome::Known,
-        (_, Cause::Throttled(told)) if told.status == 429 => Outcome::Known,
-        (Left::Perhaps, _) => Outcome::Unknown,
+        (BytesSent::None, _) | (_, ErrorCause::KeyRefused(_)) => OutcomeStatus::Known,
+        (_, ErrorCause::Throttled(told)) if told.status == 429 => OutcomeStatus::Known,
+        (BytesSent::Maybe, _) => OutcomeStatus::Unknown,
     }
 }
 
 /// A 2xx. The mirror learns the customer that the answer shows.
-fn took_effect(facts: &AttemptFacts, push: &Push, customer: &PushedCustomer, status: u16) -> Step {
+fn took_effect(
+    facts: &AttemptFacts,
+    push: &PushRequest,
+    customer: &PushedCustomer,
+    status: u16,
+) -> AttemptStep {
     let done = |customer: PushedCustomer| {
-        Step::Finish(AttemptOutcome::TookEffect { customer, status: Some(status) })
+        AttemptStep::Finish(AttemptOutcome::TookEffect { customer, status: Some(status) })
     };
     match (push, customer) {
-        (_, PushedCustomer::Shown(_)) | (Push::Delete { .. }, _) => done(customer.clone()),
-        (Push::Create { .. }, PushedCustomer::Unreadable(bad)) if bad.id.is_some() => done(customer.clone()),
-        (Push::Create { .. }, unknown) => later(without_id(facts, unknown, status)),
+        (_, PushedCustomer::Shown(_)) | (PushRequest::Delete { .. }, _) => done(customer.clone()),
+        (PushRequest::Create { .. }, PushedCustomer::Unreadable(bad)) if bad.id.is_some() => {
+            done(customer.clone())
+        }
+        (PushRequest::Create { .. }, unknown) => later(without_id(facts, unknown, status)),
         // A read may lag behind the push itself, so the customer is requested later.
-        (Push::Update { .. }, PushedCustomer::None) if !facts.consistency.0.is_zero() => {
+        (PushRequest::Update { .. }, PushedCustomer::None) if !facts.consistency.0.is_zero() => {
             done(PushedCustomer::None)
         }
-        (Push::Update { id, .. }, _) => match afterwards(facts, id) {
+        (PushRequest::Update { id, .. }, _) => match afterwards(facts, id) {
             Ok(customer) => done(customer),
             Err(step) => step,
         },
@@ -53,29 +62,31 @@ fn took_effect(facts: &AttemptFacts, push: &Push, customer: &PushedCustomer, sta
 
 /// A create whose answer does not show the customer's id. Sent again under its key, it is answered
 /// with the same customer.
-fn without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> Later {
+fn without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> RetryPlan {
     let reason = match answered {
         PushedCustomer::Unreadable(bad) => format!(" ({})", bad.reason),
         PushedCustomer::Shown(_) | PushedCustomer::None => String::new(),
     };
     let why = format!("POST /customers: answered HTTP {status} without a customer that can be read{reason}");
     let at = facts.retry_at(std::time::Duration::ZERO);
-    Later { status: Some(status), ..Later::at(at, Outcome::Unknown, why) }
+    RetryPlan { status: Some(status), ..RetryPlan::at(at, OutcomeStatus::Unknown, why) }
 }
 
 /// The customer after an update whose answer shows none that can be read. Where it cannot be
 /// requested either, the update is sent again.
-fn afterwards(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, Step> {
-    let Some(reading) = facts.reading_of(id) else { return Err(Step::ReadCustomer(id.clone())) };
+fn afterwards(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, AttemptStep> {
+    let Some(reading) = facts.reading_of(id) else { return Err(AttemptStep::ReadCustomer(id.clone())) };
     match &reading.result {
-        Ok(Shown::Found(customer)) => Ok(PushedCustomer::Shown(customer.clone())),
+        Ok(CustomerAnswer::Found(customer)) => Ok(PushedCustomer::Shown(customer.clone())),
         // Its id shows that the API answers, and not a server in front of it.
-        Ok(Shown::Unreadable(bad)) if bad.id.is_some() => Ok(PushedCustomer::Unreadable(bad.clone())),
-        Ok(Shown::Unreadable(bad)) => {
-            Err(later(facts.after_unreadable(&reading.call, bad, Outcome::Unknown)))
+        Ok(CustomerAnswer::Unreadable(bad)) if bad.id.is_some() => {
+            Ok(PushedCustomer::Unreadable(bad.clone()))
         }
-        Ok(Shown::NotFound) => Ok(PushedCustomer::None),
-        Err(error) => Err(later(facts.after_error(error, Outcome::Unknown))),
+        Ok(CustomerAnswer::Unreadable(bad)) => {
+            Err(later(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Unknown)))
+        }
+        Ok(CustomerAnswer::NotFound) => Ok(PushedCustomer::None),
+        Err(error) => Err(later(facts.after_error(error, OutcomeStatus::Unknown))),
     }
 }
 
@@ -92,13 +103,15 @@ enum KeyCheck {
 
 fn key_check(listed: Result<(), &RemoteError>) -> KeyCheck {
     // No answer, and a redirect, come from in front of the API, though they are not retried.
-    if listed.is_err_and(|e| matches!(e.cause, Cause::Unreachable { .. } | Cause::Redirected { .. })) {
+    if listed
+        .is_err_and(|e| matches!(e.cause, ErrorCause::Unreachable { .. } | ErrorCause::Redirected { .. }))
+    {
         return KeyCheck::Unanswered;
     }
     match listed.map_err(RemoteError::class) {
-        Ok(()) | Err(Class::Rejected | Class::Corrupt) => KeyCheck::Accepted,
-        Err(Class::Auth) => KeyCheck::Refused,
-        Err(Class::Transient | Class::Throttled) => KeyCheck::Unanswered,
+        Ok(()) | Err(ErrorClass::Rejected | ErrorClass::Corrupt) => KeyCheck::Accepted,
+        Err(ErrorClass::Auth) => KeyCheck::Refused,
+        Err(ErrorClass::Transient | ErrorClass::Throttled) => KeyCheck::Unanswered,
     }
 }
 
@@ -107,19 +120,19 @@ fn key_check(listed: Result<(), &RemoteError>) -> KeyCheck {
 ///
 /// The API checks permissions before it looks at the idempotency key. So the 403 says nothing about
 /// an earlier create with that key, and a rejected create would get a new key with its next retry.
-fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> Step {
-    let Some(listed) = &facts.key_check else { return Step::CheckKey };
+fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> AttemptStep {
+    let Some(listed) = &facts.key_check else { return AttemptStep::CheckKey };
     let status = Some(told.status);
     match (key_check(listed.as_ref().copied()), listed) {
         (KeyCheck::Refused, _) => {
             let why = format!("{error}; the list is refused too, so the API refused the key");
             let obstacle = Obstacle::KeyRefused;
-            later(Later { status, obstacle, ..Later::at(None, Outcome::Known, why) })
+            later(RetryPlan { status, obstacle, ..RetryPlan::at(None, OutcomeStatus::Known, why) })
         }
         (KeyCheck::Unanswered, Err(list)) => {
-            let again = facts.after_error(list, Outcome::Known);
+            let again = facts.after_error(list, OutcomeStatus::Known);
             let why = format!("{error}; whether the key is refused is not known: {}", again.why);
-            later(Later { why, status, ..again })
+            later(RetryPlan { why, status, ..again })
         }
         _ if facts.open.is_create() && facts.open.may_have_taken_effect() => park(
             format!(
@@ -128,6 +141,6 @@ fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> Step
             ),
             None,
         ),
-        _ => Step::Finish(AttemptOutcome::Rejected(told.clone())),
+        _ => AttemptStep::Finish(AttemptOutcome::Rejected(told.clone())),
     }
 }

@@ -1,19 +1,19 @@
 //! The first step of an attempt, for a plan that is printed.
 
-use super::{AttemptFacts, Step, next_step};
+use super::{AttemptFacts, AttemptStep, next_step};
 use crate::lag::Consistency;
 use crate::open_intent::OpenIntent;
-use crate::patience::Moment;
+use crate::park_timer::Moment;
 
 /// Returns the first step of an attempt at `now` that the API or an operator would see, if the API's clock shows the same time. A
 /// create that has no key yet gets one.
-pub fn first_step(open: &OpenIntent, consistency: Consistency, now: Moment) -> Step {
+pub fn first_step(open: &OpenIntent, consistency: Consistency, now: Moment) -> AttemptStep {
     let mut open = open.clone();
     open.frozen.key.get_or_insert_default();
     let server_time = Some(now.wall);
     let mut facts = AttemptFacts { server_time, ..AttemptFacts::new(open, consistency, 0.5, now) };
     match next_step(&facts) {
-        Step::FreezeFirstAttempt => {
+        AttemptStep::FreezeFirstAttempt => {
             facts.is_dated = true;
             next_step(&facts)
         }
@@ -27,8 +27,8 @@ mod tests {
 
     use super::*;
     use crate::intent::Intent;
-    use crate::intent::lifecycle::{Lifecycle, Outcome, State};
-    use crate::open_intent::Frozen;
+    use crate::intent::lifecycle::{IntentState, Lifecycle, OutcomeStatus};
+    use crate::open_intent::FrozenRequest;
     use crate::{CustomerId, time};
 
     fn open(intent: &str) -> OpenIntent {
@@ -36,10 +36,10 @@ mod tests {
             position: 1,
             id: "i".into(),
             intent: Ok(Intent::parse(intent).unwrap()),
-            life: Lifecycle { state: State::Queued, outcome: Outcome::Known, attempts: 0 },
+            life: Lifecycle { state: IntentState::Queued, outcome: OutcomeStatus::Known, attempts: 0 },
             customer: CustomerId::new("c").ok(),
-            frozen: Frozen::default(),
-            patience: None,
+            frozen: FrozenRequest::default(),
+            park_timer: None,
             met_server_error: false,
             last_attempt_at: None,
         }
@@ -59,13 +59,13 @@ mod tests {
         let expecting = r#"{"op": "delete", "customer_id": "c", "expect": {"email": "a"}}"#;
         assert_eq!(first(&open(expecting)), "read customer c");
         let mut unclear = open(create);
-        unclear.life.outcome = Outcome::Unknown;
+        unclear.life.outcome = OutcomeStatus::Unknown;
         let first_at = time::written(Timestamp::from_second(1_800_000_000 - 100_000).unwrap());
-        unclear.frozen = Frozen {
+        unclear.frozen = FrozenRequest {
             key: Some("k".into()),
             first_attempt_at: Some(first_at.clone()),
             first_server_at: Some(first_at),
-            ..Frozen::default()
+            ..FrozenRequest::default()
         };
         assert!(first(&unclear).starts_with("look for its customer first"), "{}", first(&unclear));
     }

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{AttemptFacts, Step, found, later, park};
-use crate::intent::Body;
-use crate::intent::lifecycle::Outcome;
-use crate::plan::create_window::{Window, WindowError, WindowQuery};
-use crate::plan::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
+use super::{AttemptFacts, AttemptStep, found, later, park};
+use crate::intent::IntentBody;
+use crate::intent::lifecycle::OutcomeStatus;
+use crate::plan::create_window::{CreateWindow, WindowError, WindowQuery};
+use crate::plan::creates::{
+    self, CandidateState, Candidates, CreateConclusion, CreateEvidence, CreateMatcher, MatchMode,
+};
 use crate::plan::key_age::{KeyTrust, key_trust};
-use crate::plan::outcome::{Later, attempt_wait};
-use crate::remote::Shown;
+use crate::plan::outcome::{RetryPlan, attempt_wait};
+use crate::remote::CustomerAnswer;
 use crate::{Customer, CustomerId, time};
 
 /// MOST_NAMED limits the candidates that are named to the operator.
@@ -44,7 +46,7 @@ pub struct CreateLookup {
 #[derive(Clone, Debug)]
 pub struct LookupResult {
     /// The customers created since the first attempt, by the list.
-    pub window: Window,
+    pub window: CreateWindow,
     /// The customers that could be the create's, by the window and the log, without those that
     /// another intent created.
     pub candidates: Vec<CustomerId>,
@@ -53,20 +55,20 @@ pub struct LookupResult {
 }
 
 /// Returns the next step for a create whose outcome is unknown; `None`: send it under its key.
-pub(super) fn next(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+pub(super) fn next(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     if facts.has_new_key {
         return None;
     }
     let Some(CreateLookup { query, took, result }) = &facts.lookup else { return begin(facts, body) };
     match result {
         Ok(result) => decide(facts, body, query, result),
-        Err(WindowError::Remote(error)) => Some(later(facts.after_error(error, Outcome::Known))),
+        Err(WindowError::Remote(error)) => Some(later(facts.after_error(error, OutcomeStatus::Known))),
         Err(WindowError::Moving(_)) if query.trust == KeyTrust::Full => None,
         Err(WindowError::Moving(why)) => Some(after_moving_list(facts, why, *took)),
     }
 }
 
-fn begin(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+fn begin(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let open = &facts.open;
     let trust = key_trust(open, &facts.now, facts.server_time)?;
     let Some(from) = open.window_from() else {
@@ -81,40 +83,47 @@ fn begin(facts: &AttemptFacts, body: &Body) -> Option<Step> {
         let why = "whether this create took effect is looked for once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
-    let fit = if trust == KeyTrust::Expired { Fit::Any } else { Fit::All };
-    let wanted = Wanted { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
-    Some(Step::LookForCustomer(WindowQuery { from, wanted, trust }))
+    let fit = if trust == KeyTrust::Expired { MatchMode::Any } else { MatchMode::All };
+    let wanted = CreateMatcher { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
+    Some(AttemptStep::LookForCustomer(WindowQuery { from, wanted, trust }))
 }
 
-fn after_moving_list(facts: &AttemptFacts, why: &str, took: Duration) -> Step {
+fn after_moving_list(facts: &AttemptFacts, why: &str, took: Duration) -> AttemptStep {
     let wait = attempt_wait(facts.open.life.attempts.min(LONGEST_WAIT_AT), facts.jitter);
     let wait = wait.max(took.saturating_mul(REST).min(LONGEST_REST));
-    later(Later::at(facts.now.wall.checked_add(wait).ok(), Outcome::Unknown, why))
+    later(RetryPlan::at(facts.now.wall.checked_add(wait).ok(), OutcomeStatus::Unknown, why))
 }
 
-fn decide(facts: &AttemptFacts, body: &Body, query: &WindowQuery, result: &LookupResult) -> Option<Step> {
+fn decide(
+    facts: &AttemptFacts,
+    body: &IntentBody,
+    query: &WindowQuery,
+    result: &LookupResult,
+) -> Option<AttemptStep> {
     let candidates = match result.candidates.as_slice() {
         [] => Candidates::None,
         [one] => match place(facts, query, &result.window, one) {
             Ok(place) => Candidates::One(one.clone(), place),
-            Err(Step::Finish(_)) if query.trust == KeyTrust::Full => return None,
+            Err(AttemptStep::Finish(_)) if query.trust == KeyTrust::Full => return None,
             Err(step) => return Some(step),
         },
         several => Candidates::Several(several.len()),
     };
     let (coverage, has_twin) = (result.window.coverage(), result.has_twin);
-    let evidence = Evidence { wanted: &query.wanted, candidates: &candidates, coverage, has_twin };
-    match (creates::find(evidence), query.trust) {
-        (Finding::Made(customer), trust) => created(facts, body, trust, customer),
-        (Finding::Absent, KeyTrust::Expired) => Some(Step::FreezeNewKey),
+    let evidence = CreateEvidence { wanted: &query.wanted, candidates: &candidates, coverage, has_twin };
+    match (creates::conclude(evidence), query.trust) {
+        (CreateConclusion::Made(customer), trust) => created(facts, body, trust, customer),
+        (CreateConclusion::Absent, KeyTrust::Expired) => Some(AttemptStep::FreezeNewKey),
         // The same request may be sent again: nothing of it is there, or its key is trusted
         // whatever the list shows.
-        (Finding::Absent, _) | (Finding::Unclear(_), KeyTrust::Full) => None,
+        (CreateConclusion::Absent, _) | (CreateConclusion::Unclear(_), KeyTrust::Full) => None,
         // Under its key it is the same create, unless the API failed and may have forgotten the
         // key.
-        (Finding::Unproven, KeyTrust::Full | KeyTrust::Doubtful) if !facts.open.met_server_error => None,
-        (Finding::Unclear(why), _) => Some(park_unclear(query, result, &why)),
-        (Finding::Unproven, _) => {
+        (CreateConclusion::Unproven, KeyTrust::Full | KeyTrust::Doubtful) if !facts.open.met_server_error => {
+            None
+        }
+        (CreateConclusion::Unclear(why), _) => Some(park_unclear(query, result, &why)),
+        (CreateConclusion::Unproven, _) => {
             let size = result.window.size();
             let why = format!("the list of new customers proves no absence ({size})");
             Some(park_unclear(query, result, &why))
@@ -123,31 +132,43 @@ fn decide(facts: &AttemptFacts, body: &Body, query: &WindowQuery, result: &Looku
 }
 
 /// Where the only candidate is. A candidate that the window does not show is requested by its id.
-fn place(facts: &AttemptFacts, query: &WindowQuery, window: &Window, id: &CustomerId) -> Result<Place, Step> {
+fn place(
+    facts: &AttemptFacts,
+    query: &WindowQuery,
+    window: &CreateWindow,
+    id: &CustomerId,
+) -> Result<CandidateState, AttemptStep> {
     if let Some(listed) = window.candidates.iter().find(|customer| customer.id() == id) {
-        return Ok(Place::Listed(listed.clone()));
+        return Ok(CandidateState::Listed(listed.clone()));
     }
-    if !id.can_be_asked() {
-        return Ok(Place::Gone);
+    if !id.can_be_requested() {
+        return Ok(CandidateState::Gone);
     }
     match super::shown(facts, id) {
         Ok((_, customer)) => {
             let created = customer.created_at().and_then(time::read);
             let is_earlier = created.is_some_and(|created| created < query.from);
-            let place = if is_earlier { Place::Earlier } else { Place::Listed };
+            let place = if is_earlier { CandidateState::Earlier } else { CandidateState::Listed };
             Ok(place(customer.clone()))
         }
-        Err(None) => Ok(Place::Gone),
+        Err(None) => Ok(CandidateState::Gone),
         Err(Some(step)) => Err(step),
     }
 }
 
 /// The create made this customer. It is requested once more, because the list may hide its payment
 /// source.
-fn created(facts: &AttemptFacts, body: &Body, trust: KeyTrust, listed: &Customer) -> Option<Step> {
+fn created(
+    facts: &AttemptFacts,
+    body: &IntentBody,
+    trust: KeyTrust,
+    listed: &Customer,
+) -> Option<AttemptStep> {
     let customer = match facts.reading_of(listed.id()).map(|reading| &reading.result) {
-        None if listed.id().can_be_asked() => return Some(Step::ReadCustomer(listed.id().clone())),
-        Some(Ok(Shown::Found(customer))) => customer,
+        None if listed.id().can_be_requested() => {
+            return Some(AttemptStep::ReadCustomer(listed.id().clone()));
+        }
+        Some(Ok(CustomerAnswer::Found(customer))) => customer,
         _ => listed,
     };
     // A create with a token makes a customer with a source, so another program created this one.
@@ -155,7 +176,7 @@ fn created(facts: &AttemptFacts, body: &Body, trust: KeyTrust, listed: &Customer
     (!is_by_another).then(|| found(customer.clone()))
 }
 
-fn park_unclear(query: &WindowQuery, result: &LookupResult, why: &str) -> Step {
+fn park_unclear(query: &WindowQuery, result: &LookupResult, why: &str) -> AttemptStep {
     let named: Vec<&str> = result.candidates.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
     park(
         format!(

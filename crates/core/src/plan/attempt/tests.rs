@@ -6,14 +6,14 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::intent::lifecycle::{Lifecycle, State};
-use crate::open_intent::Frozen;
-use crate::plan::create_window::{Window, WindowError, WindowReading};
-use crate::plan::creates::Fit;
+use crate::intent::lifecycle::{IntentState, Lifecycle};
+use crate::open_intent::FrozenRequest;
+use crate::plan::create_window::{CreateWindow, WindowError, WindowReading};
+use crate::plan::creates::MatchMode;
 use crate::plan::key_age::KeyTrust;
-use crate::remote::Left;
-use crate::remote::error::{ApiError, Certificate, Step as RequestStep};
-use crate::{BadCustomer, Hints, Listed, Page};
+use crate::remote::BytesSent;
+use crate::remote::error::{ApiError, CertificateFault, RequestStage};
+use crate::{BadCustomer, Hints, Page, RawCustomer};
 
 const BEGAN: &str = "2026-06-01T12:00:00.000Z";
 
@@ -26,21 +26,21 @@ fn hours(hours: i64) -> SignedDuration {
 }
 
 /// The second attempt at this intent, an hour after the first.
-fn facts(intent: Value, outcome: Outcome) -> AttemptFacts {
+fn facts(intent: Value, outcome: OutcomeStatus) -> AttemptFacts {
     let is_create = intent["op"] == "create";
     let open = OpenIntent {
         position: 1,
         id: "i1".to_owned(),
         intent: Ok(Intent::parse(&intent.to_string()).unwrap()),
-        life: Lifecycle { state: State::Sending, outcome, attempts: 2 },
+        life: Lifecycle { state: IntentState::Sending, outcome, attempts: 2 },
         customer: (!is_create).then(|| id("c")),
-        frozen: Frozen {
+        frozen: FrozenRequest {
             key: is_create.then(|| "k".to_owned()),
             first_attempt_at: Some(BEGAN.to_owned()),
             first_server_at: is_create.then(|| BEGAN.to_owned()),
-            ..Frozen::default()
+            ..FrozenRequest::default()
         },
-        patience: None,
+        park_timer: None,
         met_server_error: false,
         last_attempt_at: None,
     };
@@ -71,25 +71,25 @@ fn told(status: u16) -> ApiError {
     ApiError { status, code: None, message: None, param: None }
 }
 
-fn error(cause: Cause) -> RemoteError {
-    RemoteError { call: Call::List { page: 1 }, cause, retry_after: None }
+fn error(cause: ErrorCause) -> RemoteError {
+    RemoteError { call: ApiCall::List { page: 1 }, cause, retry_after: None }
 }
 
 fn no_answer() -> RemoteError {
-    error(Cause::Unreachable { step: RequestStep::Answer, why: "reset".to_owned() })
+    error(ErrorCause::Unreachable { stage: RequestStage::Answer, why: "reset".to_owned() })
 }
 
 fn unreadable(text: &str) -> Unreadable {
     Unreadable::new(text.as_bytes(), None, BadCustomer::NotAnObject)
 }
 
-fn reading(result: Result<Shown, RemoteError>) -> Option<Reading> {
-    let call = Call::Show { id: "c".to_owned() };
-    Some(Reading { id: id("c"), call, asked_at: began() + hours(1), result })
+fn reading(result: Result<CustomerAnswer, RemoteError>) -> Option<CustomerRead> {
+    let call = ApiCall::Show { id: "c".to_owned() };
+    Some(CustomerRead { id: id("c"), call, requested_at: began() + hours(1), result })
 }
 
-fn shows(fields: Value) -> Option<Reading> {
-    reading(Ok(Shown::Found(customer(fields))))
+fn shows(fields: Value) -> Option<CustomerRead> {
+    reading(Ok(CustomerAnswer::Found(customer(fields))))
 }
 
 fn planned(facts: &AttemptFacts) -> String {
@@ -104,7 +104,7 @@ fn assert_plan(facts: &AttemptFacts, expected: &str) {
 
 #[test]
 fn first_attempt_of_a_create_commits_the_servers_time_before_it_sends() {
-    let mut facts = facts(create(), Outcome::Known);
+    let mut facts = facts(create(), OutcomeStatus::Known);
     facts.open.frozen.first_server_at = None;
     assert_plan(&facts, "commit the time of the first attempt");
     facts.server_time = None;
@@ -119,7 +119,7 @@ fn first_attempt_of_a_create_commits_the_servers_time_before_it_sends() {
 
 #[test]
 fn intent_that_cannot_be_sent_is_parked() {
-    let mut facts = facts(update(json!({"email": "b"})), Outcome::Known);
+    let mut facts = facts(update(json!({"email": "b"})), OutcomeStatus::Known);
     facts.open.customer = None;
     assert_plan(&facts, "park: its customer cannot be asked for");
     facts.open.intent = Err("bad row".to_owned());
@@ -129,8 +129,8 @@ fn intent_that_cannot_be_sent_is_parked() {
 #[test]
 fn plain_updates_and_deletes_with_an_unknown_outcome_are_sent_again() {
     for intent in [update(json!({"email": "b"})), json!({"op": "delete", "customer_id": "c"})] {
-        assert_eq!(planned(&facts(intent.clone(), Outcome::Unknown)), "send again");
-        assert_eq!(planned(&facts(intent, Outcome::Known)), "send");
+        assert_eq!(planned(&facts(intent.clone(), OutcomeStatus::Unknown)), "send again");
+        assert_eq!(planned(&facts(intent, OutcomeStatus::Known)), "send");
     }
 }
 
@@ -138,16 +138,19 @@ fn plain_updates_and_deletes_with_an_unknown_outcome_are_sent_again() {
 fn expectation_is_compared_with_the_customer_and_a_difference_parks() {
     let mut intent = update(json!({"email": "b"}));
     intent["expect"] = json!({"email": "a"});
-    let mut facts = facts(intent, Outcome::Known);
+    let mut facts = facts(intent, OutcomeStatus::Known);
     facts.consistency = Consistency::seconds(60);
-    let key_refused = error(Cause::KeyRefused(told(401)));
+    let key_refused = error(ErrorCause::KeyRefused(told(401)));
     let cases = [
         (None, "read customer c"),
         (shows(json!({"email": "a"})), "send"),
         (shows(json!({"email": "x"})), "find the last push of customer c in the log"),
-        (reading(Ok(Shown::NotFound)), "send"),
-        (reading(Ok(Shown::Unreadable(unreadable("[]")))), "GET /customers/c: the customer is unreadable"),
-        (reading(Err(error(Cause::Rejected(told(422))))), "GET /customers page 1: answered HTTP 422"),
+        (reading(Ok(CustomerAnswer::NotFound)), "send"),
+        (
+            reading(Ok(CustomerAnswer::Unreadable(unreadable("[]")))),
+            "GET /customers/c: the customer is unreadable",
+        ),
+        (reading(Err(error(ErrorCause::Rejected(told(422))))), "GET /customers page 1: answered HTTP 422"),
         (reading(Err(key_refused)), "try again at once: "),
     ];
     for (reading, expected) in cases {
@@ -158,7 +161,7 @@ fn expectation_is_compared_with_the_customer_and_a_difference_parks() {
     facts.last_push = Some(LastPush(Some(began())));
     assert_plan(&facts, "try again at 2026-06-01T12:01:00Z: the customer is not as expected, shortly after");
     facts.last_push = Some(LastPush(None));
-    let Step::Finish(AttemptOutcome::Park { reason, detail }) = next_step(&facts) else {
+    let AttemptStep::Finish(AttemptOutcome::Park { reason, detail }) = next_step(&facts) else {
         panic!("no conflict")
     };
     assert_eq!(reason, "the customer is not as expected: email differs; nothing was sent");
@@ -166,21 +169,21 @@ fn expectation_is_compared_with_the_customer_and_a_difference_parks() {
     let kept = json!({"differs": ["email"], "base": {"email": "a"}, "theirs": {"id": "c", "email": "x"}, "ours": ours});
     assert_eq!(detail, Some(kept));
     // An earlier attempt of this intent may have made the difference.
-    facts.open.life.outcome = Outcome::Unknown;
+    facts.open.life.outcome = OutcomeStatus::Unknown;
     facts.reading = shows(json!({"email": "b"}));
     assert_plan(&facts, "send again");
 }
 
 #[test]
 fn update_with_a_token_is_read_back_before_it_is_sent_again() {
-    let mut facts = facts(update(json!({"email": "b", "payment_details": "tok"})), Outcome::Unknown);
+    let mut facts = facts(update(json!({"email": "b", "payment_details": "tok"})), OutcomeStatus::Unknown);
     facts.open.frozen.base = Some(customer(json!({"email": "a"})).body().to_owned());
     let cases = [
         (None, "read customer c"),
         (shows(json!({"email": "b"})), "done: it had taken effect already"),
         (shows(json!({"email": "a"})), "send again"),
         (shows(json!({"email": "x"})), "park: whether this update took effect cannot be told"),
-        (reading(Ok(Shown::NotFound)), "send again"),
+        (reading(Ok(CustomerAnswer::NotFound)), "send again"),
         (reading(Err(no_answer())), "try again at 2026-06-01T13:00:02Z"),
     ];
     for (reading, expected) in cases {
@@ -207,17 +210,17 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
     // Hours since the first attempt, whether its server's time is known, whether it is tagged,
     // whether the API failed.
     let cases = [
-        (1, true, false, false, window, Some((KeyTrust::Full, Fit::All))),
-        (1, true, true, false, window, Some((KeyTrust::Doubtful, Fit::All))),
-        (1, true, false, true, window, Some((KeyTrust::Doubtful, Fit::All))),
-        (21, true, false, false, window, Some((KeyTrust::Expired, Fit::Any))),
+        (1, true, false, false, window, Some((KeyTrust::Full, MatchMode::All))),
+        (1, true, true, false, window, Some((KeyTrust::Doubtful, MatchMode::All))),
+        (1, true, false, true, window, Some((KeyTrust::Doubtful, MatchMode::All))),
+        (21, true, false, false, window, Some((KeyTrust::Expired, MatchMode::Any))),
         (1, false, false, false, again, None),
         (1, false, true, false, again, None),
         (1, false, false, true, no_time, None),
         (21, false, false, false, no_time, None),
     ];
     for (age, is_dated, is_tagged, met_server_error, expected, query) in cases {
-        let mut facts = facts(create(), Outcome::Unknown);
+        let mut facts = facts(create(), OutcomeStatus::Unknown);
         facts.now.wall = began() + hours(age);
         facts.open.met_server_error = met_server_error;
         facts.open.frozen.tag = is_tagged.then(|| "ref".to_owned());
@@ -226,7 +229,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
         }
         assert_plan(&facts, expected);
         let planned = match next_step(&facts) {
-            Step::LookForCustomer(query) => Some((query.trust, query.wanted.fit)),
+            AttemptStep::LookForCustomer(query) => Some((query.trust, query.wanted.fit)),
             _ => None,
         };
         assert_eq!(planned, query, "{age} {is_dated} {is_tagged} {met_server_error}");
@@ -245,10 +248,10 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
 }
 
 /// A window that shows these customers and this total.
-fn window(query: &WindowQuery, customers: &[Customer], total: Option<u64>) -> Window {
+fn window(query: &WindowQuery, customers: &[Customer], total: Option<u64>) -> CreateWindow {
     let listed = |customer: &Customer| {
         let value: Value = serde_json::from_str(customer.body()).unwrap();
-        Listed::from_value(&value).unwrap()
+        RawCustomer::from_value(&value).unwrap()
     };
     let hints = Hints { total, ..Hints::default() };
     let page = Page { hints, customers: customers.iter().map(listed).collect(), ..Page::default() };
@@ -259,11 +262,11 @@ fn window(query: &WindowQuery, customers: &[Customer], total: Option<u64>) -> Wi
 /// The facts after a search under a key of this trust that found these customers; `None` as total:
 /// the window proves no absence.
 fn looked(trust: KeyTrust, body: Value, listed: &[Customer], total: Option<u64>) -> AttemptFacts {
-    let mut facts = facts(json!({"op": "create", "body": body}), Outcome::Unknown);
+    let mut facts = facts(json!({"op": "create", "body": body}), OutcomeStatus::Unknown);
     let age = if trust == KeyTrust::Expired { 21 } else { 1 };
     facts.now.wall = began() + hours(age);
     facts.open.met_server_error = trust == KeyTrust::Doubtful;
-    let Step::LookForCustomer(query) = next_step(&facts) else { panic!("not looked for") };
+    let AttemptStep::LookForCustomer(query) = next_step(&facts) else { panic!("not looked for") };
     assert_eq!(query.trust, trust);
     let window = window(&query, listed, total);
     let candidates = window.candidates.iter().map(|customer| customer.id().clone()).collect();
@@ -305,7 +308,7 @@ fn create_with_one_exact_candidate_is_done_after_that_is_requested() {
     for trust in EVERY_TRUST {
         let mut facts = looked_for_a(trust, &listed, None);
         assert_plan(&facts, "read customer c");
-        for result in [Ok(Shown::NotFound), Err(no_answer())] {
+        for result in [Ok(CustomerAnswer::NotFound), Err(no_answer())] {
             facts.reading = reading(result);
             assert_plan(&facts, "done: it had taken effect already");
         }
@@ -334,7 +337,9 @@ fn create_whose_effect_is_unclear_is_parked_unless_its_key_is_trusted() {
         }
     }
     let facts = looked_for_a(KeyTrust::Expired, &several, None);
-    let Step::Finish(AttemptOutcome::Park { detail, .. }) = next_step(&facts) else { panic!("not parked") };
+    let AttemptStep::Finish(AttemptOutcome::Park { detail, .. }) = next_step(&facts) else {
+        panic!("not parked")
+    };
     assert_eq!(detail, Some(json!({"window_from": "2026-06-01T11:50:00.000Z", "unclaimed": ["c", "d"]})));
 }
 
@@ -352,7 +357,7 @@ fn candidate_that_only_the_log_shows_is_requested() {
             (created("2026-06-01T12:00:00Z"), "done"),
             (shows(json!({"email": "a"})), "done"),
             (created("2026-06-01T11:00:00Z"), unclear("created before the first attempt")),
-            (reading(Ok(Shown::NotFound)), unclear("is gone already")),
+            (reading(Ok(CustomerAnswer::NotFound)), unclear("is gone already")),
             (reading(Err(no_answer())), unclear("try again at ")),
         ];
         for (reading, expected) in cases {

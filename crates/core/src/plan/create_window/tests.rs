@@ -5,14 +5,14 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::intent::Body;
-use crate::plan::creates::Fit;
-use crate::remote::error::{ApiError, Beginning, Call};
-use crate::{BadCustomer, Hints, Listed, Unreadable};
+use crate::intent::IntentBody;
+use crate::plan::creates::MatchMode;
+use crate::remote::error::{ApiCall, ApiError, TruncatedPage};
+use crate::{BadCustomer, Hints, RawCustomer, Unreadable};
 
 fn query(trust: KeyTrust) -> WindowQuery {
-    let body = Body::new(json!({"email": "a"})).unwrap();
-    let wanted = Wanted { id: "i1".to_owned(), body, tag: None, fit: Fit::All };
+    let body = IntentBody::new(json!({"email": "a"})).unwrap();
+    let wanted = CreateMatcher { id: "i1".to_owned(), body, tag: None, fit: MatchMode::All };
     WindowQuery { from: "2026-06-01T12:00:00Z".parse().unwrap(), wanted, trust }
 }
 
@@ -25,30 +25,30 @@ fn hints(total: u64, last_page: u64) -> Hints {
 fn page(ids: &str, hints: Hints) -> Page {
     let listed = |id: char| {
         let email = if id.is_uppercase() { "a" } else { "b" };
-        Listed::from_value(&json!({"id": id.to_string(), "email": email})).unwrap()
+        RawCustomer::from_value(&json!({"id": id.to_string(), "email": email})).unwrap()
     };
     Page { hints, customers: ids.chars().map(listed).collect(), ..Page::default() }
 }
 
-fn error(cause: Cause) -> RemoteError {
-    RemoteError { call: Call::List { page: 1 }, cause, retry_after: None }
+fn error(cause: ErrorCause) -> RemoteError {
+    RemoteError { call: ApiCall::List { page: 1 }, cause, retry_after: None }
 }
 
 fn rejected(status: u16, param: Option<&str>) -> RemoteError {
     let param = param.map(str::to_owned);
-    error(Cause::Rejected(ApiError { status, code: None, message: None, param }))
+    error(ErrorCause::Rejected(ApiError { status, code: None, message: None, param }))
 }
 
 fn too_large() -> RemoteError {
-    let begun = Beginning { per_page: None, last_page: None, first: None };
-    error(Cause::TooLarge { limit_kib: 1, begun })
+    let begun = TruncatedPage { per_page: None, last_page: None, first: None };
+    error(ErrorCause::TooLarge { limit_kib: 1, page: begun })
 }
 
 type Answer = Result<Page, RemoteError>;
 
 /// Reads with these answers, in turns; returns the requested pages as `page/per_page`, and the
 /// result.
-fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<Window, WindowError>) {
+fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<CreateWindow, WindowError>) {
     let query = query(trust);
     let mut reading = WindowReading::new(&query, 2);
     let mut asked = Vec::new();
@@ -65,7 +65,7 @@ fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<Window, W
 
 /// The pages that are read, what the window proves and its candidates.
 #[track_caller]
-fn assert_read(answers: Vec<Answer>, pages: &str, coverage: Coverage, candidates: &str) {
+fn assert_read(answers: Vec<Answer>, pages: &str, coverage: WindowCoverage, candidates: &str) {
     let (asked, window) = read(KeyTrust::Expired, answers);
     let window = window.unwrap();
     let found: String = window.candidates.iter().map(|customer| customer.id().as_str()).collect();
@@ -76,12 +76,12 @@ fn assert_read(answers: Vec<Answer>, pages: &str, coverage: Coverage, candidates
 fn window_is_read_until_two_readings_agree() {
     let whole = hints(3, 2);
     let steady = vec![Ok(page("Bx", whole)), Ok(page("A", whole))];
-    assert_read(steady, "1/2 2/2 1/2 2/2", Coverage::Whole, "AB");
+    assert_read(steady, "1/2 2/2 1/2 2/2", WindowCoverage::Whole, "AB");
     // A customer that is new in the second reading makes a third one necessary.
     let with_a = || Ok(page("xA", hints(2, 1)));
     let end = || Ok(page("", hints(2, 1)));
     let growing = vec![Ok(page("x", hints(1, 1))), with_a(), end(), with_a(), end()];
-    assert_read(growing, "1/2 1/2 2/2 1/2 2/2", Coverage::Whole, "A");
+    assert_read(growing, "1/2 1/2 2/2 1/2 2/2", WindowCoverage::Whole, "A");
     // No two readings in a row agree.
     let unsteady = vec![Ok(page("x", hints(1, 1))), Ok(page("y", hints(1, 1)))];
     let (asked, window) = read(KeyTrust::Expired, unsteady);
@@ -95,13 +95,13 @@ fn readings_that_differ_in_unreadable_customers_do_not_agree() {
     let hints = Hints { per_page: Some(10), ..hints(1, 1) };
     let with_bad = Page { unreadable: vec![bad], ..page("x", hints) };
     let plain = || Ok(page("x", hints));
-    assert_read(vec![Ok(with_bad), plain(), plain()], "1/2 1/2 1/2", Coverage::Whole, "");
+    assert_read(vec![Ok(with_bad), plain(), plain()], "1/2 1/2 1/2", WindowCoverage::Whole, "");
 }
 
 #[test]
 fn total_that_changes_between_two_equal_readings_proves_no_absence() {
     let answers = vec![Ok(page("x", hints(2, 1))), Ok(page("", hints(2, 1))), Ok(page("x", hints(1, 1)))];
-    assert_read(answers, "1/2 2/2 1/2", Coverage::Partial, "");
+    assert_read(answers, "1/2 2/2 1/2", WindowCoverage::Partial, "");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn total_that_is_missing_wrong_or_changing_proves_no_absence() {
     for (answers, size) in cases {
         let (_, window) = read(KeyTrust::Expired, answers);
         let window = window.unwrap();
-        assert_eq!((window.coverage(), window.size().as_str()), (Coverage::Partial, size));
+        assert_eq!((window.coverage(), window.size().as_str()), (WindowCoverage::Partial, size));
     }
 }
 
@@ -127,14 +127,14 @@ fn unreadable_and_deleted_customers_that_could_be_the_creates_prove_no_absence()
     let bad = Unreadable::new(b"[]", Some(1), BadCustomer::NotAnObject);
     let deleted = |email: &str| {
         let value: Value = json!({"id": "d", "email": email, "deleted": true});
-        Page { deleted: vec![Listed::from_value(&value).unwrap()], ..page("", hints(1, 1)) }
+        Page { deleted: vec![RawCustomer::from_value(&value).unwrap()], ..page("", hints(1, 1)) }
     };
     let unreadable = Page { unreadable: vec![bad], ..page("", hints(0, 1)) };
     let besides = "it shows 0 customers, besides 1 that cannot be read, where its total says";
     for (page, coverage, size) in [
-        (deleted("b"), Coverage::Whole, "it shows 1 customers where its total says 1"),
-        (deleted("a"), Coverage::Partial, besides),
-        (unreadable, Coverage::Partial, besides),
+        (deleted("b"), WindowCoverage::Whole, "it shows 1 customers where its total says 1"),
+        (deleted("a"), WindowCoverage::Partial, besides),
+        (unreadable, WindowCoverage::Partial, besides),
     ] {
         let (_, window) = read(KeyTrust::Expired, vec![Ok(page.clone())]);
         let window = window.unwrap();
@@ -147,9 +147,9 @@ fn unreadable_and_deleted_customers_that_could_be_the_creates_prove_no_absence()
 fn older_customers_that_a_server_lists_all_the_same_are_no_candidates() {
     let old = json!({"id": "o", "email": "a", "created_at": "2026-06-01T11:59:59Z"});
     let new = json!({"id": "n", "email": "a", "created_at": "2026-06-01T12:00:00Z"});
-    let customers = [old, new].map(|value| Listed::from_value(&value).unwrap()).into();
+    let customers = [old, new].map(|value| RawCustomer::from_value(&value).unwrap()).into();
     let page = Page { customers, ..page("", Hints { per_page: Some(10), ..hints(2, 1) }) };
-    assert_read(vec![Ok(page)], "1/2 1/2", Coverage::Whole, "n");
+    assert_read(vec![Ok(page)], "1/2 1/2", WindowCoverage::Whole, "n");
 }
 
 #[test]
@@ -158,10 +158,10 @@ fn page_over_the_limit_is_read_in_smaller_pages_down_to_one_customer() {
     let answers = vec![Err(too_large()), Ok(page("A", one)), Err(too_large()), Ok(page("", one))];
     let (asked, window) = read(KeyTrust::Expired, answers);
     assert_eq!(asked[..4], ["1/2", "1/1", "2/1", "3/1"]);
-    assert_eq!(window.unwrap().coverage(), Coverage::Partial);
+    assert_eq!(window.unwrap().coverage(), WindowCoverage::Partial);
     let (asked, window) = read(KeyTrust::Expired, vec![Err(too_large())]);
     assert_eq!(asked.len(), 102, "the first page, then a hundred customers and one more");
-    assert!(matches!(window, Err(WindowError::Remote(RemoteError { cause: Cause::Unusable(_), .. }))));
+    assert!(matches!(window, Err(WindowError::Remote(RemoteError { cause: ErrorCause::Unusable(_), .. }))));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn page_after_the_last_may_be_a_404_and_any_other_failure_ends_the_reading() {
     let full = Ok(page("xy", Hints { per_page: Some(2), ..Hints::default() }));
     let (asked, window) = read(KeyTrust::Expired, vec![full.clone(), Err(rejected(404, None))]);
     assert_eq!((asked.join(" ").as_str(), window.is_ok()), ("1/2 2/2 1/2 2/2", true));
-    for failed in [rejected(404, None), rejected(422, None), error(Cause::Unusable("why".to_owned()))] {
+    for failed in [rejected(404, None), rejected(422, None), error(ErrorCause::Unusable("why".to_owned()))] {
         let (_, window) = read(KeyTrust::Expired, vec![Err(failed.clone())]);
         assert_eq!(window.err(), Some(WindowError::Remote(failed)));
     }
@@ -202,7 +202,7 @@ fn window_that_grows_without_an_end_is_given_up() {
     let query = query(KeyTrust::Expired);
     let mut reading = WindowReading::new(&query, 2);
     let result = (0_u64..=MOST_PAGES).find_map(|n| {
-        let listed = Listed::from_value(&json!({"id": format!("c{n}"), "email": "b"})).unwrap();
+        let listed = RawCustomer::from_value(&json!({"id": format!("c{n}"), "email": "b"})).unwrap();
         let hints = Hints { per_page: Some(1), ..hints(1_000_000, 1_000_000) };
         reading.take(Ok(Page { hints, customers: vec![listed], ..Page::default() }))
     });

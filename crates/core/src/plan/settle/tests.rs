@@ -5,39 +5,39 @@ use std::time::Duration;
 use super::*;
 use crate::BadCustomer;
 use crate::intent::Intent;
-use crate::intent::lifecycle::{Outcome, State};
-use crate::open_intent::Frozen;
-use crate::patience::Patience;
+use crate::intent::lifecycle::{IntentState, OutcomeStatus};
+use crate::open_intent::FrozenRequest;
+use crate::park_timer::ParkTimer;
 
 fn now() -> Moment {
     let boot = Some(("boot".to_owned(), Duration::from_secs(3600)));
     Moment { wall: "2026-06-01T12:00:00Z".parse().unwrap(), boot, is_confirmed: true }
 }
 
-fn sending(intent: Value, outcome: Outcome) -> OpenIntent {
+fn sending(intent: Value, outcome: OutcomeStatus) -> OpenIntent {
     let customer = intent["customer_id"].as_str().map(|id| CustomerId::new(id).unwrap());
     OpenIntent {
         position: 1,
         id: "i1".to_owned(),
         intent: Ok(Intent::parse(&intent.to_string()).unwrap()),
-        life: Lifecycle { state: State::Sending, outcome, attempts: 1 },
+        life: Lifecycle { state: IntentState::Sending, outcome, attempts: 1 },
         customer,
-        frozen: Frozen::default(),
-        patience: None,
+        frozen: FrozenRequest::default(),
+        park_timer: None,
         met_server_error: false,
         last_attempt_at: None,
     }
 }
 
 fn create() -> OpenIntent {
-    sending(json!({"op": "create", "body": {"email": "a", "payment_details": "tok_1"}}), Outcome::Known)
+    sending(json!({"op": "create", "body": {"email": "a", "payment_details": "tok_1"}}), OutcomeStatus::Known)
 }
 
 fn update() -> OpenIntent {
-    sending(json!({"op": "update", "customer_id": "c", "body": {"email": "b"}}), Outcome::Known)
+    sending(json!({"op": "update", "customer_id": "c", "body": {"email": "b"}}), OutcomeStatus::Known)
 }
 
-fn delete(outcome: Outcome) -> OpenIntent {
+fn delete(outcome: OutcomeStatus) -> OpenIntent {
     sending(json!({"op": "delete", "customer_id": "c"}), outcome)
 }
 
@@ -47,8 +47,8 @@ fn customer(fields: Value) -> Customer {
     Customer::from_value(fields).unwrap()
 }
 
-fn live(fields: Value) -> Standing {
-    Standing {
+fn live(fields: Value) -> MirrorRow {
+    MirrorRow {
         body: Some(customer(fields).body().to_owned()),
         first_seen_at: String::new(),
         changed_at: String::new(),
@@ -58,22 +58,22 @@ fn live(fields: Value) -> Standing {
     }
 }
 
-fn tombstone() -> Standing {
-    Standing { deleted_at: Some(String::new()), ..live(json!({"email": "a"})) }
+fn tombstone() -> MirrorRow {
+    MirrorRow { deleted_at: Some(String::new()), ..live(json!({"email": "a"})) }
 }
 
 fn told(status: u16) -> ApiError {
     ApiError { status, code: Some("bad".to_owned()), message: Some("tok_1 is bad".to_owned()), param: None }
 }
 
-fn settled(open: &OpenIntent, outcome: AttemptOutcome, mirrored: Option<&Standing>) -> Settlement {
+fn settled(open: &OpenIntent, outcome: AttemptOutcome, mirrored: Option<&MirrorRow>) -> Settlement {
     try_settle(open, outcome, mirrored).unwrap()
 }
 
 fn try_settle(
     open: &OpenIntent,
     outcome: AttemptOutcome,
-    mirrored: Option<&Standing>,
+    mirrored: Option<&MirrorRow>,
 ) -> Result<Settlement, IllegalTransition> {
     let (now, customer) = (now(), customer_of(open, &outcome));
     let facts = SettleFacts {
@@ -101,7 +101,7 @@ fn effect_is_recorded_as_far_as_the_mirror_does_not_show_it() {
     let visa = || json!({"email": "a", "source": {"brand": "visa"}});
     let answered = Some(200);
     let recheck = "; request c again at 2026-06-01T12:01:00Z";
-    let (known, unknown) = (Some(live(json!({"email": "a"}))), None::<Standing>);
+    let (known, unknown) = (Some(live(json!({"email": "a"}))), None::<MirrorRow>);
     let cases = [
         (
             update(),
@@ -133,9 +133,15 @@ fn effect_is_recorded_as_far_as_the_mirror_does_not_show_it() {
         (create(), shown(visa()), answered, Some(live(visa())), format!("done{recheck}")),
         (create(), shown(visa()), answered, Some(tombstone()), format!("done{recheck}")),
         (create(), shown(json!({"email": "new"})), None, known.clone(), "done; record c updated".to_owned()),
-        (delete(Outcome::Known), PushedCustomer::None, answered, known, "done; record c deleted".to_owned()),
-        (delete(Outcome::Known), PushedCustomer::None, answered, Some(tombstone()), "done".to_owned()),
-        (delete(Outcome::Known), PushedCustomer::None, answered, unknown, "done".to_owned()),
+        (
+            delete(OutcomeStatus::Known),
+            PushedCustomer::None,
+            answered,
+            known,
+            "done; record c deleted".to_owned(),
+        ),
+        (delete(OutcomeStatus::Known), PushedCustomer::None, answered, Some(tombstone()), "done".to_owned()),
+        (delete(OutcomeStatus::Known), PushedCustomer::None, answered, unknown, "done".to_owned()),
     ];
     for (open, customer, status, mirrored, expected) in cases {
         let settlement = settled(&open, took(customer, status), mirrored.as_ref());
@@ -154,7 +160,7 @@ fn created_source_is_added_to_the_state_that_the_mirror_has() {
     let answer = shown(json!({"email": "old", "source": {"brand": "visa"}}));
     let settlement = settled(&create(), took(answer, Some(200)), Some(&mirrored));
     let expected = customer(json!({"email": "edited", "source": {"brand": "visa"}}));
-    assert_eq!(settlement.change, Some(CustomerChange::Put(Kind::Updated, expected)));
+    assert_eq!(settlement.change, Some(CustomerChange::Put(ChangeKind::Updated, expected)));
 }
 
 #[test]
@@ -173,7 +179,8 @@ fn unreadable_answer_is_noted_with_its_id_and_the_customer_requested_again() {
     assert_eq!((noted, reason.as_str()), (bad.clone(), "it is not JSON that can be read (at ****)"));
     assert_eq!(settlement.update.result_customer_id.as_deref(), Some("c"));
     assert!(settlement.recheck.is_some() && settlement.change.is_none());
-    let settlement = settled(&delete(Outcome::Known), took(PushedCustomer::Unreadable(bad), Some(200)), None);
+    let settlement =
+        settled(&delete(OutcomeStatus::Known), took(PushedCustomer::Unreadable(bad), Some(200)), None);
     assert!(settlement.unreadable.is_none() && settlement.recheck.is_none());
 }
 
@@ -185,10 +192,10 @@ fn missing_customer_completes_a_delete_that_may_have_had_an_effect_and_rejects_t
         "rejected: HTTP 404 bad (tok_1 is bad); the mirror never had a customer with this id: check the id";
     let already = "done: the customer was already deleted at KOMOJU";
     let cases = [
-        (delete(Outcome::Known), None, typo.to_owned()),
-        (delete(Outcome::Known), Some(&gone), already.to_owned()),
-        (delete(Outcome::Known), Some(&known), format!("{already}; record c deleted")),
-        (delete(Outcome::Unknown), None, lost.to_owned()),
+        (delete(OutcomeStatus::Known), None, typo.to_owned()),
+        (delete(OutcomeStatus::Known), Some(&gone), already.to_owned()),
+        (delete(OutcomeStatus::Known), Some(&known), format!("{already}; record c deleted")),
+        (delete(OutcomeStatus::Unknown), None, lost.to_owned()),
         (update(), Some(&known), "rejected: HTTP 404 bad (tok_1 is bad)".to_owned()),
     ];
     for (open, mirrored, expected) in cases {
@@ -229,12 +236,12 @@ fn failed_attempt_waits_until_patience_is_over_unless_the_key_is_refused() {
     for (hours, obstacle, expected) in cases {
         let mut open = create();
         let from = now().wall - SignedDuration::from_hours(hours);
-        open.patience = Some(Patience { from, boot: None });
-        let (why, outcome) = ("tok_1 failed".to_owned(), Outcome::Unknown);
-        let later = Later { why, status: Some(500), outcome, at: Some(at), obstacle };
-        let settlement = settled(&open, AttemptOutcome::Later(later), None);
+        open.park_timer = Some(ParkTimer { from, boot: None });
+        let (why, outcome) = ("tok_1 failed".to_owned(), OutcomeStatus::Unknown);
+        let later = RetryPlan { why, status: Some(500), outcome, at: Some(at), obstacle };
+        let settlement = settled(&open, AttemptOutcome::Retry(later), None);
         assert_eq!(settlement.to_string(), expected, "{hours} {obstacle:?}");
-        assert_eq!(settlement.life.outcome, Outcome::Unknown);
+        assert_eq!(settlement.life.outcome, OutcomeStatus::Unknown);
         assert_eq!(settlement.update.wait_ms, (expected == waits).then_some(2000));
         assert_eq!(settlement.is_key_refused, obstacle == Obstacle::KeyRefused);
         assert_eq!(settlement.throttled_until, (obstacle == throttled).then_some(at));
@@ -260,7 +267,7 @@ fn intent_that_cannot_be_sent_is_rejected_or_parked_where_it_may_have_taken_effe
     assert_eq!((rejected.to_string(), rejected.life.attempts), ("rejected: why".to_owned(), 1));
     assert_eq!(rejected.attempt, Some(AttemptEnd { status: None, error: Some("why".to_owned()) }));
     assert!(rejected.update.settled_at.is_some());
-    open.life = Lifecycle { state: State::Waiting, outcome: Outcome::Unknown, attempts: 1 };
+    open.life = Lifecycle { state: IntentState::Waiting, outcome: OutcomeStatus::Unknown, attempts: 1 };
     let parked = refuse(&open, "why".to_owned(), now().wall).unwrap();
     assert_eq!((parked.to_string(), parked.attempt), ("parked: why".to_owned(), None));
 }

@@ -6,15 +6,15 @@ fn exact(total: u64, per_page: u64) -> Hints {
 }
 
 /// Walks through pages of so many rows, all of them new unless `new` says otherwise; returns what was read and why it ended.
-fn walk(hints: Hints, live: u64, pages: &[(u64, u64)]) -> (u64, End, ListReport) {
-    let mut walk = Walk::new(live, hints.per_page.unwrap_or(100));
+fn walk(hints: Hints, live: u64, pages: &[(u64, u64)]) -> (u64, WalkEnd, ListReport) {
+    let mut walk = ListWalk::new(live, hints.per_page.unwrap_or(100));
     let (mut number, mut seen) = (1, 0);
     loop {
         let (rows, new) = pages.get(number as usize - 1).copied().unwrap_or_default();
         seen += new;
-        match walk.judge(Shown { number, hints, rows, new, seen, all_live_seen: seen >= live }) {
-            Turn::Read(next) => number = next,
-            Turn::End(end) => return (number, end, walk.report()),
+        match walk.add_page(AppliedPage { number, hints, rows, new, seen, all_live_seen: seen >= live }) {
+            WalkStep::Read(next) => number = next,
+            WalkStep::End(end) => return (number, end, walk.report()),
         }
     }
 }
@@ -30,10 +30,10 @@ fn exact_list_is_read_to_its_last_page_and_a_full_last_page_costs_one_more() {
         assert_eq!(report.phrases(), Vec::<String>::new());
         (read, end)
     };
-    assert_eq!(exact_walk(250, &[100, 100, 50]), (3, End::LastPage));
-    assert_eq!(exact_walk(200, &[100, 100]), (3, End::LastPage));
-    assert_eq!(exact_walk(0, &[]), (1, End::LastPage));
-    assert_eq!(exact_walk(1, &[1]), (1, End::LastPage));
+    assert_eq!(exact_walk(250, &[100, 100, 50]), (3, WalkEnd::LastPage));
+    assert_eq!(exact_walk(200, &[100, 100]), (3, WalkEnd::LastPage));
+    assert_eq!(exact_walk(0, &[]), (1, WalkEnd::LastPage));
+    assert_eq!(exact_walk(1, &[1]), (1, WalkEnd::LastPage));
 }
 
 #[test]
@@ -46,21 +46,21 @@ fn wrong_hint_costs_at_most_three_pages_and_is_reported() {
         (read, end, report.phrases().join("; "))
     };
     type Change = fn(&mut Hints);
-    let cases: [(Change, u64, End, &str); 9] = [
-        (|hints| hints.total = Some(253), 4, End::Barren, "total says 253, 250 are listed"),
-        (|hints| hints.total = Some(247), 4, End::Barren, "total says 247, 250 are listed"),
-        (|hints| hints.total = None, 4, End::Barren, "total is missing"),
+    let cases: [(Change, u64, WalkEnd, &str); 9] = [
+        (|hints| hints.total = Some(253), 4, WalkEnd::Barren, "total says 253, 250 are listed"),
+        (|hints| hints.total = Some(247), 4, WalkEnd::Barren, "total says 247, 250 are listed"),
+        (|hints| hints.total = None, 4, WalkEnd::Barren, "total is missing"),
         (
             |hints| hints.last_page = Some(25),
             6,
-            End::BarrenPages,
+            WalkEnd::BarrenPages,
             "last_page says 25, 3 pages show customers",
         ),
-        (|hints| hints.last_page = Some(2), 4, End::Barren, "last_page says 2, 3 pages show customers"),
-        (|hints| hints.last_page = None, 4, End::Barren, "last_page is missing"),
-        (|hints| hints.last_page = Some(0), 4, End::Barren, "last_page says 0, 3 pages show customers"),
-        (|hints| hints.per_page = None, 4, End::Barren, ""),
-        (|hints| *hints = Hints::default(), 4, End::Barren, "total is missing; last_page is missing"),
+        (|hints| hints.last_page = Some(2), 4, WalkEnd::Barren, "last_page says 2, 3 pages show customers"),
+        (|hints| hints.last_page = None, 4, WalkEnd::Barren, "last_page is missing"),
+        (|hints| hints.last_page = Some(0), 4, WalkEnd::Barren, "last_page says 0, 3 pages show customers"),
+        (|hints| hints.per_page = None, 4, WalkEnd::Barren, ""),
+        (|hints| *hints = Hints::default(), 4, WalkEnd::Barren, "total is missing; last_page is missing"),
     ];
     for (change, read, end, phrases) in cases {
         assert_eq!(with(change), (read, end, phrases.to_owned()));
@@ -71,7 +71,7 @@ fn wrong_hint_costs_at_most_three_pages_and_is_reported() {
 fn page_of_another_number_is_not_the_last_one() {
     let mut hints = exact(50, 100);
     hints.page = Some(7);
-    assert_eq!(walk(hints, 50, &rows(&[50])).1, End::Barren);
+    assert_eq!(walk(hints, 50, &rows(&[50])).1, WalkEnd::Barren);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn barren_page_does_not_end_a_walk_that_misses_a_live_customer() {
     assert_eq!(walk(Hints::default(), 130, &list).0, 5);
     assert_eq!(walk(Hints::default(), 131, &list), {
         let (_, _, report) = walk(Hints::default(), 131, &list);
-        (7, End::BarrenPages, report)
+        (7, WalkEnd::BarrenPages, report)
     });
     assert_eq!(walk(Hints::default(), 100, &list).0, 2, "what is not known cannot be missed");
 }
@@ -93,7 +93,7 @@ fn pages_that_repeat_customers_end_a_walk_and_a_repeated_first_page_is_reported(
     let pages = [(100, 100), (100, 0), (100, 0), (100, 0), (100, 0)];
     assert_eq!(walk(hints, 101, &pages).0, 4, "where a live customer was not seen");
     let (read, end, report) = walk(hints, 0, &pages);
-    assert_eq!((read, end, report.ignores_page), (3, End::Barren, true));
+    assert_eq!((read, end, report.ignores_page), (3, WalkEnd::Barren, true));
     let (.., report) = walk(exact(100, 100), 0, &[(100, 100), (100, 0)]);
     assert!(!report.ignores_page, "total promises no more");
 }
@@ -102,7 +102,7 @@ fn pages_that_repeat_customers_end_a_walk_and_a_repeated_first_page_is_reported(
 fn list_that_grows_for_ever_is_bounded() {
     let endless = vec![(100, 100); 200];
     let (read, end, report) = walk(exact(250, 100), 0, &endless);
-    assert_eq!((read, end, report.grows), (26, End::Growing, true));
+    assert_eq!((read, end, report.grows), (26, WalkEnd::Growing, true));
     assert_eq!(walk(exact(250, 100), 4000, &endless).0, 100, "as many as are known are read in any case");
 }
 
@@ -115,10 +115,17 @@ fn short_pages_before_the_last_one_are_counted() {
 #[test]
 fn wrong_hint_of_one_page_and_an_erratic_total_are_reported() {
     let reported = |totals: &[Option<u64>], last_pages: &[Option<u64>]| {
-        let mut walk = Walk::new(0, 100);
+        let mut walk = ListWalk::new(0, 100);
         for (number, (total, last_page)) in (1..).zip(totals.iter().zip(last_pages)) {
             let hints = Hints { page: None, per_page: Some(100), total: *total, last_page: *last_page };
-            walk.judge(Shown { number, hints, rows: 100, new: 100, seen: 100 * number, all_live_seen: true });
+            walk.add_page(AppliedPage {
+                number,
+                hints,
+                rows: 100,
+                new: 100,
+                seen: 100 * number,
+                all_live_seen: true,
+            });
         }
         walk.report().phrases().join("; ")
     };
@@ -135,10 +142,10 @@ fn wrong_hint_of_one_page_and_an_erratic_total_are_reported() {
 
 #[test]
 fn moving_total_is_no_imprecision() {
-    let mut walk = Walk::new(0, 100);
+    let mut walk = ListWalk::new(0, 100);
     for (number, total) in [(1, 150), (2, 149)] {
         let rows = if number == 1 { 100 } else { 49 };
-        walk.judge(Shown {
+        walk.add_page(AppliedPage {
             number,
             hints: exact(total, 100),
             rows,
@@ -152,7 +159,7 @@ fn moving_total_is_no_imprecision() {
 
 #[test]
 fn list_is_read_again_only_where_that_may_help() {
-    let over = RoundOver {
+    let over = RoundResult {
         round: 1,
         seen: 282,
         new: 282,
@@ -163,18 +170,18 @@ fn list_is_read_again_only_where_that_may_help() {
         sweep: 7,
     };
     assert!(read_again(over));
-    assert!(read_again(RoundOver { round: 2, seen: 340, new: 58, ..over }));
-    assert!(read_again(RoundOver { vain_sweeps: 1, ..over }));
-    assert!(read_again(RoundOver { vain_sweeps: 9, sweep: 24, ..over }), "every twelfth sweep");
+    assert!(read_again(RoundResult { round: 2, seen: 340, new: 58, ..over }));
+    assert!(read_again(RoundResult { vain_sweeps: 1, ..over }));
+    assert!(read_again(RoundResult { vain_sweeps: 9, sweep: 24, ..over }), "every twelfth sweep");
     for no in [
-        RoundOver { seen: 350, ..over },
-        RoundOver { seen: 351, ..over },
-        RoundOver { total: None, ..over },
-        RoundOver { round: 2, new: 0, ..over },
-        RoundOver { round: 3, new: 9, ..over },
-        RoundOver { grows: true, ..over },
-        RoundOver { fits: false, ..over },
-        RoundOver { vain_sweeps: 2, ..over },
+        RoundResult { seen: 350, ..over },
+        RoundResult { seen: 351, ..over },
+        RoundResult { total: None, ..over },
+        RoundResult { round: 2, new: 0, ..over },
+        RoundResult { round: 3, new: 9, ..over },
+        RoundResult { grows: true, ..over },
+        RoundResult { fits: false, ..over },
+        RoundResult { vain_sweeps: 2, ..over },
     ] {
         assert!(!read_again(no), "{no:?}");
     }
@@ -182,6 +189,6 @@ fn list_is_read_again_only_where_that_may_help() {
 
 #[test]
 fn turn_prints_one_sentence() {
-    assert_eq!(Turn::Read(3).to_string(), "read page 3");
-    assert_eq!(Turn::End(End::NoSuchPage).to_string(), "end of the list: the API has no such page");
+    assert_eq!(WalkStep::Read(3).to_string(), "read page 3");
+    assert_eq!(WalkStep::End(WalkEnd::NoSuchPage).to_string(), "end of the list: the API has no such page");
 }

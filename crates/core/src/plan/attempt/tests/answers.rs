@@ -4,19 +4,19 @@
 
 use super::*;
 
-fn answered(intent: Value, outcome: Outcome, answer: Result<Pushed, PushError>) -> AttemptFacts {
+fn answered(intent: Value, outcome: OutcomeStatus, answer: Result<PushAnswer, PushError>) -> AttemptFacts {
     let mut facts = facts(intent, outcome);
     let push = facts.open.push().unwrap();
     facts.add_answer(push, answer);
     facts
 }
 
-fn failed(left: Left, cause: Cause) -> Result<Pushed, PushError> {
-    Err(PushError { error: error(cause), left })
+fn failed(bytes_sent: BytesSent, cause: ErrorCause) -> Result<PushAnswer, PushError> {
+    Err(PushError { error: error(cause), bytes_sent })
 }
 
-fn took(customer: PushedCustomer) -> Result<Pushed, PushError> {
-    Ok(Pushed::Took { customer, status: 200 })
+fn took(customer: PushedCustomer) -> Result<PushAnswer, PushError> {
+    Ok(PushAnswer::Applied { customer, status: 200 })
 }
 
 #[test]
@@ -36,21 +36,21 @@ fn effect_is_known_by_the_answer_or_by_one_more_read() {
         (delete, PushedCustomer::None, "done: answered HTTP 200"),
     ];
     for (intent, customer, expected) in cases {
-        assert_plan(&answered(intent, Outcome::Known, took(customer)), expected);
+        assert_plan(&answered(intent, OutcomeStatus::Known, took(customer)), expected);
     }
-    let mut facts = answered(update, Outcome::Known, took(PushedCustomer::None));
+    let mut facts = answered(update, OutcomeStatus::Known, took(PushedCustomer::None));
     let cases = [
         (shows(json!({"email": "b"})), "done"),
-        (reading(Ok(Shown::Unreadable(with_id))), "done"),
-        (reading(Ok(Shown::NotFound)), "done"),
-        (reading(Ok(Shown::Unreadable(without_id))), "try again at 2026-06-01T13:00:02Z"),
+        (reading(Ok(CustomerAnswer::Unreadable(with_id))), "done"),
+        (reading(Ok(CustomerAnswer::NotFound)), "done"),
+        (reading(Ok(CustomerAnswer::Unreadable(without_id))), "try again at 2026-06-01T13:00:02Z"),
         (reading(Err(no_answer())), "try again at 2026-06-01T13:00:02Z"),
     ];
     for (reading, expected) in cases {
         facts.reading = reading;
         assert_plan(&facts, expected);
-        if let Step::Finish(AttemptOutcome::Later(later)) = next_step(&facts) {
-            assert_eq!(later.outcome, Outcome::Unknown);
+        if let AttemptStep::Finish(AttemptOutcome::Retry(later)) = next_step(&facts) {
+            assert_eq!(later.outcome, OutcomeStatus::Unknown);
         }
     }
     // A read may lag behind the push, so the customer is not requested now.
@@ -61,61 +61,74 @@ fn effect_is_known_by_the_answer_or_by_one_more_read() {
 
 #[test]
 fn failed_push_waits_with_an_outcome_that_is_known_only_where_nothing_was_done() {
-    let unreachable = || Cause::Unreachable { step: RequestStep::Connection, why: "refused".to_owned() };
+    let unreachable =
+        || ErrorCause::Unreachable { stage: RequestStage::Connection, why: "refused".to_owned() };
     let cases = [
-        (Left::Nothing, unreachable(), Outcome::Known, Obstacle::None),
-        (Left::Perhaps, unreachable(), Outcome::Unknown, Obstacle::None),
-        (Left::Perhaps, Cause::Unexpected(told(500)), Outcome::Unknown, Obstacle::None),
-        (Left::Perhaps, Cause::KeyRefused(told(401)), Outcome::Known, Obstacle::KeyRefused),
-        (Left::Perhaps, Cause::Throttled(told(429)), Outcome::Known, Obstacle::Throttled { until: None }),
-        (Left::Perhaps, Cause::Throttled(told(503)), Outcome::Unknown, Obstacle::Throttled { until: None }),
+        (BytesSent::None, unreachable(), OutcomeStatus::Known, Obstacle::None),
+        (BytesSent::Maybe, unreachable(), OutcomeStatus::Unknown, Obstacle::None),
+        (BytesSent::Maybe, ErrorCause::Unexpected(told(500)), OutcomeStatus::Unknown, Obstacle::None),
+        (BytesSent::Maybe, ErrorCause::KeyRefused(told(401)), OutcomeStatus::Known, Obstacle::KeyRefused),
+        (
+            BytesSent::Maybe,
+            ErrorCause::Throttled(told(429)),
+            OutcomeStatus::Known,
+            Obstacle::Throttled { until: None },
+        ),
+        (
+            BytesSent::Maybe,
+            ErrorCause::Throttled(told(503)),
+            OutcomeStatus::Unknown,
+            Obstacle::Throttled { until: None },
+        ),
     ];
     for (left, cause, outcome, obstacle) in cases {
-        let facts = answered(create(), Outcome::Known, failed(left, cause.clone()));
-        let Step::Finish(AttemptOutcome::Later(later)) = next_step(&facts) else { panic!("{cause}") };
+        let facts = answered(create(), OutcomeStatus::Known, failed(left, cause.clone()));
+        let AttemptStep::Finish(AttemptOutcome::Retry(later)) = next_step(&facts) else { panic!("{cause}") };
         assert_eq!((later.outcome, later.obstacle), (outcome, obstacle), "{cause}");
         assert_eq!(later.at.is_none(), obstacle == Obstacle::KeyRefused, "{cause}");
     }
     let retry_after = Some(Duration::from_secs(600));
-    let asked_to_wait = RemoteError { retry_after, ..error(Cause::Unexpected(told(500))) };
-    let answer = Err(PushError { error: asked_to_wait, left: Left::Perhaps });
-    let mut facts = answered(create(), Outcome::Known, answer);
+    let asked_to_wait = RemoteError { retry_after, ..error(ErrorCause::Unexpected(told(500))) };
+    let answer = Err(PushError { error: asked_to_wait, bytes_sent: BytesSent::Maybe });
+    let mut facts = answered(create(), OutcomeStatus::Known, answer);
     facts.throttled_until = Some(began());
-    let Step::Finish(AttemptOutcome::Later(later)) = next_step(&facts) else { panic!("not later") };
+    let AttemptStep::Finish(AttemptOutcome::Retry(later)) = next_step(&facts) else { panic!("not later") };
     assert_eq!(later.at, Some(facts.now.wall + SignedDuration::from_secs(600)));
     assert_eq!(later.obstacle, Obstacle::Throttled { until: Some(began()) });
 }
 
 #[test]
 fn refusal_rejects_and_a_missing_customer_is_an_outcome_of_its_own() {
-    let rejected = answered(create(), Outcome::Known, failed(Left::Perhaps, Cause::Rejected(told(422))));
+    let rejected =
+        answered(create(), OutcomeStatus::Known, failed(BytesSent::Maybe, ErrorCause::Rejected(told(422))));
     assert_eq!(planned(&rejected), "reject: HTTP 422");
     let update = update(json!({"email": "b"}));
-    let missing = answered(update, Outcome::Known, Ok(Pushed::NotFound { told: told(404) }));
+    let missing = answered(update, OutcomeStatus::Known, Ok(PushAnswer::NotFound { error: told(404) }));
     assert_eq!(planned(&missing), "the customer does not exist: HTTP 404");
 }
 
 #[test]
 fn forbidden_push_is_rejected_only_where_the_list_is_answered() {
-    use Outcome::{Known, Unknown};
-    let untrusted = RequestStep::Tls(Certificate::Untrusted);
-    let accepted =
-        || [Ok(()), Err(error(Cause::Rejected(told(422)))), Err(error(Cause::Unusable("why".into())))];
-    let refused = || [Err(error(Cause::KeyRefused(told(403))))];
+    use OutcomeStatus::{Known, Unknown};
+    let untrusted = RequestStage::Tls(CertificateFault::Untrusted);
+    let accepted = || {
+        [Ok(()), Err(error(ErrorCause::Rejected(told(422)))), Err(error(ErrorCause::Unusable("why".into())))]
+    };
+    let refused = || [Err(error(ErrorCause::KeyRefused(told(403))))];
     // What comes from in front of the API says nothing of the key.
     let unanswered = || {
         let causes = [
-            Cause::Unreachable { step: untrusted, why: "why".into() },
-            Cause::Unreachable { step: RequestStep::Answer, why: "why".into() },
-            Cause::Redirected { status: 307, to: None },
-            Cause::Unexpected(told(503)),
-            Cause::Throttled(told(429)),
+            ErrorCause::Unreachable { stage: untrusted, why: "why".into() },
+            ErrorCause::Unreachable { stage: RequestStage::Answer, why: "why".into() },
+            ErrorCause::Redirected { status: 307, to: None },
+            ErrorCause::Unexpected(told(503)),
+            ErrorCause::Throttled(told(429)),
         ];
         causes.map(|cause| Err(error(cause)))
     };
     let update = || update(json!({"email": "b"}));
     let check = |intent: Value, outcome, checks: Vec<Result<(), RemoteError>>, expected| {
-        let mut facts = answered(intent, outcome, failed(Left::Perhaps, Cause::Rejected(told(403))));
+        let mut facts = answered(intent, outcome, failed(BytesSent::Maybe, ErrorCause::Rejected(told(403))));
         assert_plan(&facts, "request the list, to see whether the key is refused");
         for check in checks {
             facts.key_check = Some(check);
@@ -139,20 +152,22 @@ fn forbidden_push_is_rejected_only_where_the_list_is_answered() {
 }
 
 /// Answers a step in the way that `choice` picks.
-fn answer(facts: &mut AttemptFacts, step: Step, choice: u8) {
+fn answer(facts: &mut AttemptFacts, step: AttemptStep, choice: u8) {
     let list = || if choice.is_multiple_of(2) { Ok(()) } else { Err(no_answer()) };
     let shown = || match choice % 4 {
-        0 => Ok(Shown::NotFound),
-        1 => Ok(Shown::Unreadable(unreadable("[]"))),
+        0 => Ok(CustomerAnswer::NotFound),
+        1 => Ok(CustomerAnswer::Unreadable(unreadable("[]"))),
         2 => Err(no_answer()),
-        _ => Ok(Shown::Found(customer(json!({"email": if choice < 128 { "a" } else { "b" }})))),
+        _ => Ok(CustomerAnswer::Found(customer(json!({"email": if choice < 128 { "a" } else { "b" }})))),
     };
     match step {
-        Step::AskServerTime => facts.time_check = Some(list()),
-        Step::CheckKey => facts.key_check = Some(list()),
-        Step::ReadCustomer(_) => facts.reading = reading(shown()),
-        Step::FindLastPush(..) => facts.last_push = Some(LastPush((choice.is_multiple_of(2)).then(began))),
-        Step::LookForCustomer(query) => {
+        AttemptStep::AskServerTime => facts.time_check = Some(list()),
+        AttemptStep::CheckKey => facts.key_check = Some(list()),
+        AttemptStep::ReadCustomer(_) => facts.reading = reading(shown()),
+        AttemptStep::FindLastPush(..) => {
+            facts.last_push = Some(LastPush((choice.is_multiple_of(2)).then(began)))
+        }
+        AttemptStep::LookForCustomer(query) => {
             let listed = customer(json!({"email": "a"}));
             let listed = if choice.is_multiple_of(2) { vec![] } else { vec![listed] };
             let window = window(&query, &listed, (choice.is_multiple_of(3)).then_some(listed.len() as u64));
@@ -163,19 +178,19 @@ fn answer(facts: &mut AttemptFacts, step: Step, choice: u8) {
             };
             facts.lookup = Some(CreateLookup { query, took: Duration::ZERO, result });
         }
-        Step::FreezeFirstAttempt => facts.is_dated = true,
-        Step::FreezeNewKey => facts.has_new_key = true,
-        Step::Send { push, .. } => {
+        AttemptStep::FreezeFirstAttempt => facts.is_dated = true,
+        AttemptStep::FreezeNewKey => facts.has_new_key = true,
+        AttemptStep::Send { push, .. } => {
             let answer = match choice % 5 {
                 0 => took(PushedCustomer::None),
-                1 => Ok(Pushed::NotFound { told: told(404) }),
-                2 => failed(Left::Perhaps, Cause::Rejected(told(403))),
-                3 => failed(Left::Perhaps, Cause::Unexpected(told(500))),
+                1 => Ok(PushAnswer::NotFound { error: told(404) }),
+                2 => failed(BytesSent::Maybe, ErrorCause::Rejected(told(403))),
+                3 => failed(BytesSent::Maybe, ErrorCause::Unexpected(told(500))),
                 _ => took(PushedCustomer::Shown(customer(json!({})))),
             };
             facts.add_answer(push, answer);
         }
-        Step::Finish(outcome) => panic!("{outcome}"),
+        AttemptStep::Finish(outcome) => panic!("{outcome}"),
     }
 }
 
@@ -188,7 +203,7 @@ proptest! {
         let with_token = json!({"email": "b", "payment_details": "tok"});
         let intent = [create(), update(json!({"email": "b"})), update(with_token), expecting][op].clone();
         let is_set = |flag: u8| flags & (1 << flag) != 0;
-        let mut facts = facts(intent, if is_set(0) { Outcome::Unknown } else { Outcome::Known });
+        let mut facts = facts(intent, if is_set(0) { OutcomeStatus::Unknown } else { OutcomeStatus::Known });
         facts.now.wall = began() + hours(age);
         facts.open.met_server_error = is_set(1);
         facts.server_time = is_set(2).then_some(facts.now.wall);
@@ -198,9 +213,9 @@ proptest! {
         let (mut pushes, mut choices) = (0, choices.into_iter());
         let outcome = loop {
             match next_step(&facts) {
-                Step::Finish(outcome) => break outcome,
+                AttemptStep::Finish(outcome) => break outcome,
                 step => {
-                    pushes += u32::from(matches!(step, Step::Send { .. }));
+                    pushes += u32::from(matches!(step, AttemptStep::Send { .. }));
                     let choice = choices.next().expect("an attempt takes few steps");
                     answer(&mut facts, step, choice);
                 }

@@ -5,42 +5,42 @@
 
 use serde_json::Value;
 
-use crate::{Customer, Kind, Source, Standing};
+use crate::{ChangeKind, Customer, MirrorRow, Source};
 
 /// What one sighting means.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sighting {
+pub struct Comparison {
     /// What is to be recorded, if anything: the customer as it will stand.
-    pub change: Option<(Kind, Customer)>,
+    pub change: Option<(ChangeKind, Customer)>,
     /// What the answer said of the source.
     pub source: Source,
 }
 
 /// Compares a customer, as an answer shows it, with where it stands in the mirror. A body in the mirror that cannot be read is
 /// replaced by what is seen.
-pub fn judge(seen: Customer, stored: Option<&Standing>) -> Sighting {
+pub fn compare(seen: Customer, stored: Option<&MirrorRow>) -> Comparison {
     let Some(stored) = stored else {
         let source = if seen.source().is_some() { Source::Shown } else { Source::Absent };
-        return Sighting { change: Some((Kind::Created, seen)), source };
+        return Comparison { change: Some((ChangeKind::Created, seen)), source };
     };
     let known_body = stored.body.as_deref().unwrap_or_default();
     let (seen, source) = match seen.source() {
         Some(_) => (seen, Source::Shown),
-        None => carry_on(seen, known_body),
+        None => retain_source(seen, known_body),
     };
     let change = match (stored.is_live(), seen.body() == known_body) {
         (true, true) => None,
-        (true, false) => Some((Kind::Updated, seen)),
-        (false, _) => Some((Kind::Restored, seen)),
+        (true, false) => Some((ChangeKind::Updated, seen)),
+        (false, _) => Some((ChangeKind::Restored, seen)),
     };
-    Sighting { change, source }
+    Comparison { change, source }
 }
 
 /// Gives `seen` the source field exactly as the mirror has it: a null changes nothing, nor does its absence.
-fn carry_on(seen: Customer, known_body: &str) -> (Customer, Source) {
+fn retain_source(seen: Customer, known_body: &str) -> (Customer, Source) {
     let Ok(known) = Customer::from_body(known_body) else { return (seen, Source::Absent) };
     let source = match known.source() {
-        Some(_) => Source::CarriedOn,
+        Some(_) => Source::Retained,
         None => Source::Absent,
     };
     let field = known.fields().get("source").cloned();
@@ -48,7 +48,7 @@ fn carry_on(seen: Customer, known_body: &str) -> (Customer, Source) {
 }
 
 /// The customer without its source: what a whole sweep that showed some sources, and null for this customer, makes of it.
-pub fn without_source(stored: &Standing) -> Option<Customer> {
+pub fn without_source(stored: &MirrorRow) -> Option<Customer> {
     let known = Customer::from_body(stored.body.as_deref()?).ok()?;
     known.source()?;
     Some(known.with("source", Some(Value::Null)))
@@ -68,8 +68,8 @@ mod tests {
         Customer::from_value(value).unwrap()
     }
 
-    fn live(value: Value) -> Standing {
-        Standing {
+    fn live(value: Value) -> MirrorRow {
+        MirrorRow {
             body: Some(customer(value).body().to_owned()),
             first_seen_at: "t".into(),
             changed_at: "t".into(),
@@ -79,21 +79,25 @@ mod tests {
         }
     }
 
-    fn gone(value: Value) -> Standing {
-        Standing { deleted_at: Some("t".into()), ..live(value) }
+    fn gone(value: Value) -> MirrorRow {
+        MirrorRow { deleted_at: Some("t".into()), ..live(value) }
     }
 
     #[test]
     fn new_changed_same_and_restored_customers_are_told_apart() {
         let (seen, other) = (json!({"id": "a", "email": "1"}), json!({"id": "a", "email": "2"}));
-        let kind = |stored: Option<Standing>| {
-            judge(customer(seen.clone()), stored.as_ref()).change.map(|(kind, _)| kind)
+        let kind = |stored: Option<MirrorRow>| {
+            compare(customer(seen.clone()), stored.as_ref()).change.map(|(kind, _)| kind)
         };
-        assert_eq!(kind(None), Some(Kind::Created));
+        assert_eq!(kind(None), Some(ChangeKind::Created));
         assert_eq!(kind(Some(live(seen.clone()))), None);
-        assert_eq!(kind(Some(live(other.clone()))), Some(Kind::Updated));
-        assert_eq!(kind(Some(gone(seen.clone()))), Some(Kind::Restored), "even where nothing else differs");
-        assert_eq!(kind(Some(gone(other))), Some(Kind::Restored));
+        assert_eq!(kind(Some(live(other.clone()))), Some(ChangeKind::Updated));
+        assert_eq!(
+            kind(Some(gone(seen.clone()))),
+            Some(ChangeKind::Restored),
+            "even where nothing else differs"
+        );
+        assert_eq!(kind(Some(gone(other))), Some(ChangeKind::Restored));
     }
 
     #[test]
@@ -101,14 +105,14 @@ mod tests {
         let card = json!({"brand": "visa"});
         for null in [json!({"id": "a", "source": null}), json!({"id": "a"})] {
             let stored = live(json!({"id": "a", "source": card}));
-            let sighting = judge(customer(null.clone()), Some(&stored));
-            assert_eq!(sighting, Sighting { change: None, source: Source::CarriedOn });
+            let comparison = compare(customer(null.clone()), Some(&stored));
+            assert_eq!(comparison, Comparison { change: None, source: Source::Retained });
 
             let with_email = customer(null).with("email", Some(json!("new")));
-            let (kind, after) = judge(with_email, Some(&stored)).change.unwrap();
+            let (kind, after) = compare(with_email, Some(&stored)).change.unwrap();
             assert_eq!(
                 (kind, after.source()),
-                (Kind::Updated, Some(&card)),
+                (ChangeKind::Updated, Some(&card)),
                 "what is recorded carries it on"
             );
         }
@@ -118,16 +122,19 @@ mod tests {
     fn null_and_absent_sources_do_not_flip() {
         let (null, absent) = (json!({"id": "a", "source": null}), json!({"id": "a"}));
         for (seen, stored) in [(&null, &absent), (&absent, &null)] {
-            let sighting = judge(customer(seen.clone()), Some(&live(stored.clone())));
-            assert_eq!(sighting, Sighting { change: None, source: Source::Absent });
+            let comparison = compare(customer(seen.clone()), Some(&live(stored.clone())));
+            assert_eq!(comparison, Comparison { change: None, source: Source::Absent });
         }
     }
 
     #[test]
     fn a_shown_source_is_recorded() {
         let seen = customer(json!({"id": "a", "source": {"brand": "jcb"}}));
-        let sighting = judge(seen.clone(), Some(&live(json!({"id": "a", "source": {"brand": "visa"}}))));
-        assert_eq!(sighting, Sighting { change: Some((Kind::Updated, seen)), source: Source::Shown });
+        let comparison = compare(seen.clone(), Some(&live(json!({"id": "a", "source": {"brand": "visa"}}))));
+        assert_eq!(
+            comparison,
+            Comparison { change: Some((ChangeKind::Updated, seen)), source: Source::Shown }
+        );
     }
 
     #[test]

@@ -20,19 +20,19 @@ pub enum Source {
     /// It shows none, and none is known.
     Absent,
     /// It shows none where one is known, which was carried on.
-    CarriedOn,
+    Retained,
 }
 
 /// One customer of a page.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct RawCustomer {
     id: CustomerId,
     is_deleted: bool,
     text: Box<RawValue>,
     fingerprint: Fingerprint,
 }
 
-impl Listed {
+impl RawCustomer {
     /// Takes a text as a customer. Asked of it: what [`Customer::from_value`] asks.
     pub fn new(text: Box<RawValue>) -> Result<Self, BadCustomer> {
         head_of(text.get()).map(|head| Self::of(head, text))
@@ -84,7 +84,7 @@ impl Listed {
     }
 
     /// Whether both say the same, whatever the order of their keys.
-    pub fn says_the_same_as(&self, other: &Self) -> bool {
+    pub fn has_same_content(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
             || matches!((self.read(), other.read()), (Ok(one), Ok(two)) if one == two)
     }
@@ -110,7 +110,7 @@ fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
 /// Whether this JSON may hold an escape that stands for no character, a key of the parser's own, or be nested too deeply.
 fn may_be_unreadable(text: &str) -> bool {
     text.contains("\\u")
-        || json::may_spell_an_inner_key(text.as_bytes())
+        || json::may_contain_internal_key(text.as_bytes())
         || memchr::memchr2_iter(b'[', b'{', text.as_bytes()).nth(json::DEEPEST).is_some()
 }
 
@@ -143,8 +143,8 @@ mod tests {
     use super::super::customer::{LONGEST, MOST_VALUES};
     use super::*;
 
-    fn listed(text: &str) -> Result<Listed, BadCustomer> {
-        Listed::new(serde_json::from_str(text).unwrap())
+    fn listed(text: &str) -> Result<RawCustomer, BadCustomer> {
+        RawCustomer::new(serde_json::from_str(text).unwrap())
     }
 
     #[test]
@@ -181,11 +181,11 @@ mod tests {
         let one = listed(r#"{"id":"a","email":"x"}"#).unwrap();
         let again = listed(r#"{"id":"a","email":"x"}"#).unwrap();
         let turned = listed(r#"{"email":"x","id":"a"}"#).unwrap();
-        let other = Listed::from_value(&json!({"id": "a", "email": "y"})).unwrap();
+        let other = RawCustomer::from_value(&json!({"id": "a", "email": "y"})).unwrap();
         assert_eq!(one.fingerprint(), again.fingerprint());
         assert_ne!(one.fingerprint(), turned.fingerprint());
         assert!(
-            one.says_the_same_as(&again) && one.says_the_same_as(&turned) && !one.says_the_same_as(&other)
+            one.has_same_content(&again) && one.has_same_content(&turned) && !one.has_same_content(&other)
         );
         assert_eq!(other.read().unwrap().email(), Some("y"));
         assert_eq!(one.bytes(), r#"{"id":"a","email":"x"}"#.len());

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// When an intent's patience began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct ParkTimer {
     /// By the wall clock.
     pub from: Timestamp,
     /// By the clock of a boot: its id, and how many milliseconds after its begin; negative is before it.
@@ -34,23 +34,23 @@ impl Moment {
     }
 }
 
-impl Patience {
+impl ParkTimer {
     /// Patience that begins now.
-    pub fn begin(now: &Moment) -> Self {
+    pub fn start(now: &Moment) -> Self {
         Self { from: now.wall, boot: now.boot_ms().map(|(boot, ms)| (boot.clone(), ms)) }
     }
 
     /// The same patience as it is stored from now on: the wall time as this boot's clock gives it; counted in this boot once
     /// the wall clock is confirmed. A begin that lies in the future counts as now.
     #[must_use]
-    pub fn at(self, now: &Moment) -> Self {
+    pub fn refreshed(self, now: &Moment) -> Self {
         let age = match self.age_in_this_boot(now) {
             Some(age) => age,
             None if now.is_confirmed => now.wall.duration_since(self.from),
             None => return self,
         };
         if age.is_negative() {
-            return Self::begin(now);
+            return Self::start(now);
         }
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         Self {
@@ -60,7 +60,7 @@ impl Patience {
     }
 
     /// Whether it is over after so long.
-    pub fn is_over(&self, now: &Moment, after: SignedDuration) -> bool {
+    pub fn is_expired(&self, now: &Moment, after: SignedDuration) -> bool {
         match self.age_in_this_boot(now) {
             Some(age) => age >= after,
             None => now.is_confirmed && now.wall.duration_since(self.from) >= after,
@@ -95,11 +95,11 @@ mod tests {
 
     #[test]
     fn within_a_boot_only_its_clock_counts() {
-        let patience = Patience::begin(&moment(0, "a", 10, false));
+        let park_timer = ParkTimer::start(&moment(0, "a", 10, false));
         for wall in [0, YEAR, -YEAR] {
             for is_confirmed in [false, true] {
-                assert!(!patience.is_over(&moment(wall, "a", 81, is_confirmed), AFTER), "{wall}");
-                assert!(patience.is_over(&moment(wall, "a", 82, is_confirmed), AFTER), "{wall}");
+                assert!(!park_timer.is_expired(&moment(wall, "a", 81, is_confirmed), AFTER), "{wall}");
+                assert!(park_timer.is_expired(&moment(wall, "a", 82, is_confirmed), AFTER), "{wall}");
             }
         }
     }
@@ -107,44 +107,44 @@ mod tests {
     #[test]
     fn begin_by_a_wrong_clock_is_corrected_within_the_boot_and_right_after_it() {
         for wrong in [-YEAR, YEAR] {
-            let patience = Patience::begin(&moment(wrong, "a", 1, false));
-            let corrected = patience.at(&moment(5, "a", 6, true));
+            let park_timer = ParkTimer::start(&moment(wrong, "a", 1, false));
+            let corrected = park_timer.refreshed(&moment(5, "a", 6, true));
             assert_eq!(corrected.from, start(), "five hours before now");
-            assert!(!corrected.is_over(&moment(71, "b", 0, true), AFTER));
-            assert!(corrected.is_over(&moment(72, "b", 0, true), AFTER));
+            assert!(!corrected.is_expired(&moment(71, "b", 0, true), AFTER));
+            assert!(corrected.is_expired(&moment(72, "b", 0, true), AFTER));
         }
     }
 
     #[test]
     fn after_a_reboot_a_wall_clock_that_is_not_confirmed_ends_nothing() {
-        let patience = Patience::begin(&moment(0, "a", 1, true));
-        assert!(!patience.is_over(&moment(YEAR, "b", 0, false), AFTER));
-        assert_eq!(patience.clone().at(&moment(YEAR, "b", 0, false)), patience);
-        assert!(patience.is_over(&moment(72, "b", 0, true), AFTER));
+        let park_timer = ParkTimer::start(&moment(0, "a", 1, true));
+        assert!(!park_timer.is_expired(&moment(YEAR, "b", 0, false), AFTER));
+        assert_eq!(park_timer.clone().refreshed(&moment(YEAR, "b", 0, false)), park_timer);
+        assert!(park_timer.is_expired(&moment(72, "b", 0, true), AFTER));
     }
 
     #[test]
     fn once_confirmed_it_is_counted_in_the_new_boot() {
-        let patience = Patience::begin(&moment(0, "a", 1, true)).at(&moment(60, "b", 2, true));
-        assert_eq!(patience.boot, Some(("b".to_owned(), -58 * 3_600_000)));
-        assert!(!patience.is_over(&moment(YEAR, "b", 13, true), AFTER));
-        assert!(patience.is_over(&moment(60, "b", 14, false), AFTER));
+        let park_timer = ParkTimer::start(&moment(0, "a", 1, true)).refreshed(&moment(60, "b", 2, true));
+        assert_eq!(park_timer.boot, Some(("b".to_owned(), -58 * 3_600_000)));
+        assert!(!park_timer.is_expired(&moment(YEAR, "b", 13, true), AFTER));
+        assert!(park_timer.is_expired(&moment(60, "b", 14, false), AFTER));
     }
 
     #[test]
     fn begin_in_the_future_counts_as_now() {
         let now = moment(0, "b", 3, true);
-        assert_eq!(Patience::begin(&moment(YEAR, "a", 1, false)).at(&now), Patience::begin(&now));
+        assert_eq!(ParkTimer::start(&moment(YEAR, "a", 1, false)).refreshed(&now), ParkTimer::start(&now));
         // Shifted by the time under a refused key, by a clock that was wrong then.
-        let shifted = Patience { from: start(), boot: Some(("b".to_owned(), i64::MAX)) };
-        assert_eq!(shifted.at(&now), Patience::begin(&now));
+        let shifted = ParkTimer { from: start(), boot: Some(("b".to_owned(), i64::MAX)) };
+        assert_eq!(shifted.refreshed(&now), ParkTimer::start(&now));
     }
 
     #[test]
     fn without_a_boot_clock_a_confirmed_wall_clock_counts() {
         let now = |hours, is_confirmed| Moment { boot: None, ..moment(hours, "a", 0, is_confirmed) };
-        let patience = Patience::begin(&now(0, true));
-        assert!(!patience.is_over(&now(72, false), AFTER));
-        assert!(patience.is_over(&now(72, true), AFTER));
+        let park_timer = ParkTimer::start(&now(0, true));
+        assert!(!park_timer.is_expired(&now(72, false), AFTER));
+        assert!(park_timer.is_expired(&now(72, true), AFTER));
     }
 }

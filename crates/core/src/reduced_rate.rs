@@ -14,7 +14,7 @@ pub const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
 /// How the requests are slowed down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Slowed {
+pub struct ReducedRate {
     /// How many requests a second are sent.
     pub requests_per_second: f64,
     /// At which rate the first refusal of the last row came.
@@ -50,7 +50,7 @@ mod moment {
     }
 }
 
-impl Slowed {
+impl ReducedRate {
     /// The form in which it is stored.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -71,7 +71,7 @@ impl Slowed {
     }
 }
 
-impl fmt::Display for Slowed {
+impl fmt::Display for ReducedRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requests_per_second, refused, answers, .. } = self;
         let verb = if *refused == 1 { "was" } else { "were" };
@@ -87,8 +87,8 @@ impl fmt::Display for Slowed {
 mod tests {
     use super::*;
 
-    fn slowed() -> Slowed {
-        Slowed {
+    fn slowed() -> ReducedRate {
+        ReducedRate {
             requests_per_second: 1.9375,
             refused_at: 2.05,
             in_a_row: 1,
@@ -109,7 +109,7 @@ mod tests {
             ("2026-01-31T18:00:00Z", false),
             ("2025-01-31T17:00:00Z", true),
         ] {
-            assert_eq!(Slowed::from_text(&text, now(at)), Some(slowed()).filter(|_| holds), "{at}");
+            assert_eq!(ReducedRate::from_text(&text, now(at)), Some(slowed()).filter(|_| holds), "{at}");
         }
         let now = now("2026-01-31T17:00:00Z");
         for other in [
@@ -120,7 +120,7 @@ mod tests {
             &text.replace("1.9375", "-1"),
             &text.replace("2.05", "1e999"),
         ] {
-            assert_eq!(Slowed::from_text(other, now), None, "{other}");
+            assert_eq!(ReducedRate::from_text(other, now), None, "{other}");
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
             slowed().to_string(),
             "slowed to 1.94 requests/s since 2026-01-31T16:40:00.000Z: 3 of the last 20 were refused"
         );
-        let one = Slowed { refused: 1, answers: 7, ..slowed() };
+        let one = ReducedRate { refused: 1, answers: 7, ..slowed() };
         assert!(one.to_string().ends_with(": 1 of the last 7 was refused"));
     }
 }
