@@ -1,10 +1,11 @@
-//! What needs an operator, or keeps the mirror from being current: one value for each condition.
+//! Conditions that need an operator, or that keep the mirror from being current. Each condition is
+//! one value of [`Attention`].
 //!
-//! `status`, `doctor`, alerts, `/readyz`, metrics and the service manager's line render these
-//! values. A condition has one sentence, here; a renderer adds a label or a subject, and never
-//! words it again.
+//! `status`, `doctor`, alerts, `/readyz`, metrics and the service manager's status line render
+//! these values. The sentence of each condition is defined here only. A renderer may add a label or
+//! a subject, but never rephrases the sentence.
 //!
-//! A database that cannot be opened is an error and no condition: the process that meets it ends.
+//! A database that cannot be opened is an error, not a condition: the process that finds it exits.
 
 mod sentence;
 
@@ -12,158 +13,162 @@ use serde::Serialize;
 
 use crate::PassKind;
 
-/// A condition that needs an operator or is worth a report, with the data that its sentence needs.
+/// A condition that needs an operator or is worth a report, with the data for its sentence.
 ///
-/// [`Display`](std::fmt::Display) gives the sentence without its full stop: what is so, and what to
-/// do.
+/// [`Display`](std::fmt::Display) gives the sentence without its full stop: what is wrong, and what
+/// to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attention {
-    /// The daemon cannot use the database, and waits for that to pass: `since TIME: WHY`.
+    /// The daemon cannot use the database, and retries until it can. The text is `since TIME: WHY`.
     DatabaseUnusable(String),
     /// The API refuses the key.
     KeyRefused {
-        /// When it first refused the key.
+        /// When the API first refused the key.
         since: String,
-        /// Whether a process works on the database: only the daemon retries by itself.
+        /// Whether a process holds the database. Only the daemon retries by itself.
         has_daemon: bool,
     },
-    /// The key reads another account, and everything is stopped since this time.
+    /// The key reads another account. Everything is stopped since this time.
     AccountStopped(String),
     /// Erased data or payment tokens are still in the database's files.
     UnfinishedWipe(Wipe),
-    /// Deletions are held; `oldest` is the number of a hold.
+    /// Deletions are held; `oldest` is the number of the oldest hold.
     HeldDeletions(PendingItems),
-    /// Delete intents are held, because there are too many of them.
+    /// Delete intents are held, because there are more than the limit.
     HeldDeletes(PendingItems),
     /// Intents are parked.
     ParkedIntents(PendingItems),
     /// The API shows customers in a form that cannot be mirrored.
     UnreadableCustomers {
-        /// How many there are.
+        /// The number of these customers.
         count: u64,
-        /// How many of them fewer than two complete sweeps have found.
+        /// How many of them were found by fewer than two complete sweeps.
         new: u64,
     },
-    /// The last pass of a kind ended with an error.
+    /// The last pass of this kind failed.
     FailedPass {
-        /// Its kind.
+        /// The kind of the pass.
         kind: PassKind,
-        /// Its number.
+        /// The number of the pass.
         id: i64,
-        /// Its outcome's word.
+        /// The outcome of the pass, as text.
         outcome: String,
-        /// Why it ended.
+        /// The error of the pass.
         error: String,
     },
     /// The last sweep neither listed nor verified every customer.
     PartialSweep {
-        /// Its number.
+        /// The number of the sweep.
         id: i64,
-        /// How many customers it could not verify; 0: the list was not read to its end.
+        /// The number of customers that the sweep could not verify. 0: the list was not read to its
+        /// end.
         unverified: u64,
     },
-    /// Page 2 of the list repeated page 1.
+    /// Page 2 of the list repeated page 1: the API may ignore `page`.
     PageIgnored,
     /// No sweep is complete, or the last complete one is older than three periods.
     StaleMirror {
         /// When the last complete sweep ended.
         last_sweep_at: Option<String>,
-        /// Whether the running daemon had the time for a sweep. Other processes do not know.
+        /// Whether the running daemon had enough time for a sweep. Other processes do not know
+        /// this.
         is_overdue: bool,
     },
-    /// The list contradicts itself, or customers that it leaves out answer.
+    /// The list contradicts itself, or omits customers that exist.
     ImpreciseList {
-        /// What is imprecise about it, a phrase each.
+        /// What is imprecise about the list; one phrase each.
         phrases: Vec<String>,
-        /// How many customers that are not listed were verified by single requests.
+        /// The number of unlisted customers that single requests verified.
         verified: u64,
-        /// How many seconds ago the last of them was verified.
+        /// The number of seconds since the last of them was verified.
         verified_ago_s: i64,
         /// How many of them three sweeps in a row did not list.
         long_unlisted: u64,
     },
-    /// Customers answer, and three sweeps in a row did not list them.
+    /// Customers exist that three sweeps in a row did not list.
     LongUnlisted {
-        /// How many there are.
+        /// The number of these customers.
         count: u64,
         /// The id of one of them.
         first: String,
     },
     /// A read showed a state older than `inbound.consistency_s`.
     LagExceeded {
-        /// When that was seen last.
+        /// When such a read was last seen.
         at: String,
-        /// The setting.
+        /// The value of `inbound.consistency_s`.
         consistency_s: u32,
     },
-    /// No file is taken from the spool directory: why, with the command that helps.
+    /// No file is taken from the spool directory. The text gives the reason and the command that
+    /// helps.
     SpoolBlocked(String),
     /// A file in the spool directory will not be taken.
     StuckFile {
-        /// Its name.
+        /// The name of the file.
         name: String,
-        /// Why, as a predicate, with what to do.
+        /// The reason as a predicate, and what to do.
         why: String,
     },
     /// The file with this name was refused.
     RefusedFile(String),
-    /// The daemon has not looked at the database since it started.
+    /// The daemon has not read the database since it started.
     Unobserved,
-    /// The daemon could not read the database for long.
+    /// The daemon could not read the database for a long time.
     DatabaseLocked {
-        /// For how many seconds.
+        /// The duration in seconds.
         for_s: u64,
     },
 }
 
-/// Things that wait for an operator's decision.
+/// Items that need an operator's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingItems {
-    /// How many there are.
+    /// The number of items.
     pub count: u64,
-    /// Names the one that waits longest.
+    /// The name of the item that has waited longest.
     pub oldest: Option<String>,
 }
 
-/// Copies of erased data and settled payment tokens that are not removed yet. Serialises as keys of
-/// `status --json`.
+/// Copies of erased data and of settled payment tokens that are not removed yet. Serializes as keys
+/// of `status --json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Wipe {
     /// Whether the database file or its WAL may still hold erased data.
     #[serde(rename = "erasure_unfinished")]
     pub erasure: bool,
-    /// Whether they may still hold payment tokens of settled intents.
+    /// Whether the database file or its WAL may still hold payment tokens of settled intents.
     #[serde(rename = "tokens_unfinished")]
     pub tokens: bool,
-    /// Since when one of the two is so.
+    /// When the older of these two conditions began.
     #[serde(rename = "wipe_unfinished_since")]
     pub since: Option<String>,
-    /// Whether two attempts in a row could not remove them.
+    /// Whether two attempts in a row failed to remove the copies.
     #[serde(rename = "wipe_blocked")]
     pub is_blocked: bool,
-    /// The processes that read the database now and so prevent it, as `name (process N)`.
+    /// The processes that read the database now, as `name (process N)`. Their reads prevent the
+    /// removal.
     #[serde(rename = "wipe_blocked_by")]
     pub readers: Vec<String>,
-    /// Whether a process works on the database, which removes them.
+    /// Whether a process holds the database. That process removes the copies.
     #[serde(skip)]
     pub has_daemon: bool,
 }
 
-/// How grave a condition is, lightest first: the order in which exit codes win.
+/// The severity of a condition, least severe first. The order decides which exit code is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It needs no decision.
+    /// No decision is needed.
     Note,
-    /// It needs an operator.
+    /// An operator must decide.
     NeedsOperator,
-    /// It fails the command that reports it.
+    /// The command that reports the condition fails.
     Failed,
     /// The API refuses the key.
     KeyRefused,
 }
 
 impl Severity {
-    /// The exit code of the contract.
+    /// Returns the exit code that the contract defines.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Note => 0,
@@ -175,15 +180,15 @@ impl Severity {
 }
 
 impl Wipe {
-    /// Whether it needs an operator: each unfinished erasure does. Tokens are removed within
-    /// moments; they need an operator if that is blocked, or if no process is there to do it.
+    /// Whether an operator must act. Each unfinished erasure needs an operator. Unwiped tokens do
+    /// only if their removal is blocked or no process is running to remove them.
     pub fn needs_operator(&self) -> bool {
         self.erasure || (self.tokens && (self.is_blocked || !self.has_daemon))
     }
 }
 
 impl Attention {
-    /// A word that stays what it is: alerts and metrics name the condition by it.
+    /// Returns the stable name of the condition in alerts and metrics.
     pub fn key(&self) -> &'static str {
         match self {
             Self::DatabaseUnusable(_) => "database_unusable",
@@ -209,7 +214,7 @@ impl Attention {
         }
     }
 
-    /// How grave it is.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         match self {
             Self::KeyRefused { .. } => Severity::KeyRefused,
@@ -225,8 +230,8 @@ impl Attention {
         }
     }
 
-    /// Whether readers cannot rely on the mirror meanwhile. The sentence of such a condition holds
-    /// no text from outside.
+    /// Whether readers cannot rely on the mirror during the condition. The sentence of such a
+    /// condition contains no text from outside the program.
     pub fn makes_unready(&self) -> bool {
         matches!(
             self,
@@ -238,7 +243,7 @@ impl Attention {
         )
     }
 
-    /// Since when, where the condition has a time of its own.
+    /// Returns when the condition began, where that time is known.
     pub fn since(&self) -> Option<&str> {
         match self {
             Self::KeyRefused { since, .. } | Self::AccountStopped(since) => Some(since),
@@ -248,7 +253,7 @@ impl Attention {
         }
     }
 
-    /// How many things the condition is about; 1 where it is not about things.
+    /// Returns the number of items that the condition concerns; 1 where it does not concern items.
     pub fn count(&self) -> u64 {
         match self {
             Self::UnreadableCustomers { count, .. } => *count,
@@ -256,7 +261,7 @@ impl Attention {
         }
     }
 
-    /// What waits for an operator's decision, where the condition is about such things.
+    /// Returns the items that need an operator's decision, for the conditions that have such items.
     pub fn waiting(&self) -> Option<&PendingItems> {
         match self {
             Self::HeldDeletions(waiting) | Self::HeldDeletes(waiting) | Self::ParkedIntents(waiting) => {

@@ -1,64 +1,65 @@
-//! The change log's entries, and what they add up to.
+//! Entries of the change log, and the mirror rows that follow from them.
 //!
-//! The log is the source of truth: a customer's row in the mirror is the [`fold`](MirrorRow::fold) of that customer's entries,
-//! and the same function serves when a change is recorded, when the mirror is rebuilt, when it is verified and when somebody
-//! asks how it stood at an earlier time.
+//! The log is the source of truth. A customer's mirror row is the [`fold`](MirrorRow::fold) of that
+//! customer's entries. The same function records a change, rebuilds the mirror, verifies it, and
+//! computes an earlier state.
 //!
-//! Each entry is sealed. Its *digest* is the SHA-256 of a random salt and the entry's own text ([`ChangeEntry::sealed_text`]); the
-//! *chain* is the SHA-256 of the previous entry's chain and this digest. Redaction takes content and salt away and leaves the
-//! digest: the chain stays whole, and without the salt nobody can find the content again by guessing.
+//! Each entry has a seal. Its *digest* is the SHA-256 of a random salt and the entry's text
+//! ([`ChangeEntry::sealed_text`]). Its *chain* is the SHA-256 of the previous entry's chain and
+//! this digest. Redaction removes content and salt and keeps the digest, so the chain stays intact.
+//! Without the salt the content cannot be recovered by guessing.
 
 use sha2::{Digest as _, Sha256};
 
 use super::customer::CustomerId;
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
-/// What the chain of an empty log is.
+/// The chain of an empty log.
 pub const EMPTY_CHAIN: Hash = [0; 32];
 
 /// What happened to a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
-    /// Seen for the first time.
+    /// The customer was seen for the first time.
     Created,
-    /// Some field differs.
+    /// At least one field differs.
     Updated,
-    /// Proven gone.
+    /// The customer is proven to be gone.
     Deleted,
-    /// Seen again after a deletion.
+    /// The customer was seen again after a deletion.
     Restored,
-    /// Redacted here, at an operator's word.
+    /// The customer's data was redacted here, at an operator's command.
     Erased,
 }
 
 /// How a change became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The whole list was read.
+    /// A sweep read the whole list.
     Sweep,
-    /// The newest customers were read.
+    /// A probe read the newest customers.
     Probe,
-    /// The remote's own events named it.
+    /// An event of the remote named the customer.
     Event,
-    /// It is our own push.
+    /// Our own push made the change.
     Intent,
-    /// The customer was asked for by id.
+    /// The customer was requested by its id.
     Lookup,
-    /// A person did it here.
+    /// An operator's command made the change.
     Operator,
 }
 
 macro_rules! words {
     ($type:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl $type {
-            /// The word in SQL, logs and messages.
+            /// Returns the name that SQL, logs and messages use.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
 
-            /// Reads the word back.
+            /// Parses the name that [`Self::word`] returns.
             pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }
@@ -82,31 +83,33 @@ words!(Origin {
     Operator = "operator",
 });
 
-/// One entry of the change log, as it is stored.
+/// One entry of the change log, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeEntry {
-    /// Its place: 1, 2, 3, … without gaps.
+    /// The sequence number: 1, 2, 3, … without gaps.
     pub seq: i64,
-    /// Whom it is about.
+    /// The customer that changed.
     pub customer_id: CustomerId,
     /// What happened.
     pub kind: ChangeKind,
-    /// When we saw it, in the written form of [`super::time`].
+    /// When the change was observed, in the format of [`super::time`].
     pub observed_at: String,
     /// How it became known.
     pub origin: Origin,
-    /// The pass that saw it.
+    /// The pass that observed the change.
     pub pass_id: Option<i64>,
-    /// The intent that caused it.
+    /// The intent that caused the change.
     pub intent_id: Option<String>,
-    /// The customer's body after it; `None` when gone or redacted.
+    /// The customer's body after the change; `None` if the customer is gone or the entry is
+    /// redacted.
     pub after: Option<String>,
     /// For an erasure: the entries that it redacted, as a JSON array of their `seq`.
     pub redacts: Option<String>,
 }
 
 impl ChangeEntry {
-    /// What the digest covers: a JSON array of the entry's fields in the order of this struct, `after` as text.
+    /// Returns the text that the digest covers: a JSON array of the fields in the order of this
+    /// struct. `after` is included as text.
     pub fn sealed_text(&self) -> String {
         let fields = (
             self.seq,
@@ -119,35 +122,35 @@ impl ChangeEntry {
             &self.after,
             &self.redacts,
         );
-        // Numbers and texts always serialise.
+        // Numbers and strings always serialize.
         serde_json::to_string(&fields).unwrap_or_default()
     }
 
-    /// SHA-256 of `salt` and [`ChangeEntry::sealed_text`].
+    /// Returns the SHA-256 of `salt` and [`ChangeEntry::sealed_text`].
     pub fn digest(&self, salt: &[u8]) -> Hash {
         Sha256::new().chain_update(salt).chain_update(self.sealed_text()).finalize().into()
     }
 }
 
-/// The chain after an entry with this digest.
+/// Returns the chain after an entry with this digest.
 pub fn chain(previous: &Hash, digest: &Hash) -> Hash {
     Sha256::new().chain_update(previous).chain_update(digest).finalize().into()
 }
 
-/// Where a customer stands: one row of the mirror.
+/// One row of the mirror: the state of one customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorRow {
     /// The last known body; `None` once redacted, which the mirror never shows.
     pub body: Option<String>,
-    /// When it was seen for the first time.
+    /// When the customer was first seen.
     pub first_seen_at: String,
-    /// When it last changed.
+    /// When the customer last changed.
     pub changed_at: String,
-    /// When it was found gone; `None` while live.
+    /// When the customer was found to be gone; `None` while it is live.
     pub deleted_at: Option<String>,
-    /// The entry that last made it live.
+    /// The `seq` of the entry that last made the customer live.
     pub live_seq: i64,
-    /// The last entry about it.
+    /// The `seq` of the customer's last entry.
     pub seq: i64,
 }
 
@@ -157,8 +160,8 @@ impl MirrorRow {
         self.deleted_at.is_none()
     }
 
-    /// Where a customer stands after `entry`, having stood at `before`. `None` is a customer that the mirror does not hold:
-    /// never seen, or erased.
+    /// Returns the row after `entry`, given the row `before` it. `None` means that the mirror does
+    /// not have the customer: it was never seen, or it was erased.
     pub fn fold(before: Option<Self>, entry: &ChangeEntry) -> Result<Option<Self>, ImpossibleChange> {
         let at = &entry.observed_at;
         let impossible =
@@ -195,17 +198,17 @@ impl MirrorRow {
     }
 }
 
-/// A log entry that cannot follow what came before it.
+/// A log entry that cannot follow the customer's earlier entries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "change {seq} says that customer {customer_id} was {kind}, which cannot follow what the log says before it"
 )]
 pub struct ImpossibleChange {
-    /// The entry.
+    /// The `seq` of the entry.
     pub seq: i64,
-    /// What it says.
+    /// The kind of the entry.
     pub kind: ChangeKind,
-    /// About whom.
+    /// The customer of the entry.
     pub customer_id: CustomerId,
 }
 

@@ -1,7 +1,8 @@
-//! A customer as the remote shows it, whole: fields that are not known yet and numbers are kept as they came.
+//! A whole customer, as the remote shows it. Unknown fields and the spelling of numbers are kept.
 //!
-//! The *body* of a customer is its JSON object in one canonical spelling: keys sorted, no white space, numbers digit for digit
-//! as they were sent. Two answers say the same exactly when their bodies are the same text, whatever the order of keys.
+//! The *body* of a customer is its JSON object in canonical form: keys sorted, no white space,
+//! numbers digit for digit as received. Two answers have equal content if and only if their bodies
+//! are equal, whatever the order of their keys.
 
 use std::fmt;
 
@@ -9,12 +10,14 @@ use serde_json::{Map, Value};
 
 use super::{json, time};
 
-/// LONGEST controls how many bytes of JSON one customer may have: a hundred metadata values of KOMOJU's longest
-/// (2000 characters) take 2.4 MB where each character is escaped as a surrogate pair.
+/// LONGEST controls how many bytes of JSON one customer may have. A hundred metadata values of
+/// KOMOJU's maximum length (2000 characters) take 2.4 MB if each character is escaped as a
+/// surrogate pair.
 pub const LONGEST: usize = 4 << 20;
 
-/// MOST_VALUES controls how many JSON values one customer may hold. Each takes up to a hundred bytes once it is read, so
-/// that `[0,0,…]` would take thirty times its length; a customer of the longest text has members of 40 bytes on average.
+/// MOST_VALUES controls how many JSON values one customer may hold. A parsed value takes up to a
+/// hundred bytes, so `[0,0,…]` would take thirty times its length. In a customer of maximum length
+/// this allows members of 40 bytes on average.
 pub const MOST_VALUES: usize = 100_000;
 
 /// An opaque customer id: any non-empty text up to 1 KiB without NUL.
@@ -22,10 +25,10 @@ pub const MOST_VALUES: usize = 100_000;
 pub struct CustomerId(String);
 
 impl CustomerId {
-    /// The longest id that is mirrored, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
-    /// Takes a text as an id, or says why it cannot be one.
+    /// Checks a text as an id.
     pub fn new(text: impl Into<String>) -> Result<Self, BadCustomer> {
         let text = text.into();
         match text.len() {
@@ -36,13 +39,13 @@ impl CustomerId {
         }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the id can stand as one segment of a URL's path. `.` and `..` cannot, in any spelling: the remote can never be
-    /// asked about them, so nothing about them can be proven.
+    /// Whether the id can be one segment of a URL path. `.` and `..` cannot, however they are
+    /// encoded. The remote can never be asked about such an id, so nothing can be proven about it.
     pub fn can_be_requested(&self) -> bool {
         !matches!(self.0.as_str(), "." | "..")
     }
@@ -50,7 +53,7 @@ impl CustomerId {
 
 impl fmt::Display for CustomerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An id comes from outside: it must not be able to write to somebody's terminal.
+        // The id comes from outside: escape it, so that it cannot send control codes to a terminal.
         fmt::Display::fmt(&self.0.escape_debug(), f)
     }
 }
@@ -61,7 +64,7 @@ impl fmt::Debug for CustomerId {
     }
 }
 
-/// One customer, as one answer of the remote showed it.
+/// One customer, as one answer of the remote shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Customer {
     id: CustomerId,
@@ -71,15 +74,15 @@ pub struct Customer {
 }
 
 impl Customer {
-    /// Takes a JSON value as a customer. Asked of it: an object, an `id`, and a `resource` that is `customer` where present.
-    /// Everything else is kept as it is, known or not.
+    /// Checks a JSON value as a customer. It must be an object with an `id`; its `resource`, if
+    /// present, must be `customer`. Everything else is kept unchanged, known or not.
     pub fn from_value(value: Value) -> Result<Self, BadCustomer> {
         let Value::Object(fields) = value else { return Err(BadCustomer::NotAnObject) };
         let id = Self::checked_id(fields.get("id"), fields.get("resource"))?;
         Ok(Self::of(id, fields))
     }
 
-    /// Reads a customer from an answer's bytes.
+    /// Parses a customer from the bytes of an answer.
     pub fn from_text(text: &[u8]) -> Result<Self, BadCustomer> {
         let text = text.trim_ascii();
         check_size(text)?;
@@ -87,13 +90,13 @@ impl Customer {
     }
 
     fn of(id: CustomerId, fields: Map<String, Value>) -> Self {
-        // A map of owned values with text keys always serialises.
+        // A map of owned values with string keys always serializes.
         let body = serde_json::to_string(&fields).unwrap_or_default();
         let created_at = fields.get("created_at").and_then(Value::as_str).and_then(time::read);
         Self { id, created_at: created_at.map(time::written), fields, body }
     }
 
-    /// The id of an object with these members, if they are those of a customer.
+    /// Checks these members of an object and returns its id.
     pub(super) fn checked_id(
         id: Option<&Value>,
         resource: Option<&Value>,
@@ -110,47 +113,49 @@ impl Customer {
         }
     }
 
-    /// Reads a body back. Only what [`Customer::body`] wrote is expected here.
+    /// Parses a body that [`Customer::body`] returned.
     pub fn from_body(body: &str) -> Result<Self, BadCustomer> {
         Self::from_value(json::parse(body.as_bytes()).map_err(|_| BadCustomer::NotAnObject)?)
     }
 
-    /// Whether the API says `"deleted": true` of it.
+    /// Whether the API marks the customer with `"deleted": true`.
     pub fn is_deleted(&self) -> bool {
         self.fields().get("deleted") == Some(&Value::Bool(true))
     }
 
-    /// The customer's id.
+    /// Returns the customer's id.
     pub fn id(&self) -> &CustomerId {
         &self.id
     }
 
-    /// All fields, by name.
+    /// Returns all fields by name.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
     }
 
-    /// The whole object in its canonical spelling.
+    /// Returns the whole object in canonical form.
     pub fn body(&self) -> &str {
         &self.body
     }
 
-    /// The email, where it is text.
+    /// Returns the email, if it is a string.
     pub fn email(&self) -> Option<&str> {
         self.fields.get("email").and_then(Value::as_str)
     }
 
-    /// When the customer was made, in the written form of [`time`], where that is a readable time.
+    /// Returns when the customer was created, in the format of [`time`]; `None` if the field is not
+    /// a readable time.
     pub fn created_at(&self) -> Option<&str> {
         self.created_at.as_deref()
     }
 
-    /// The payment source, where the answer reveals one. `null` and absent both mean "none, or not revealed".
+    /// Returns the payment source, if the answer shows one. `null` and absent both mean "none, or
+    /// not shown".
     pub fn source(&self) -> Option<&Value> {
         self.fields.get("source").filter(|source| !source.is_null())
     }
 
-    /// The same customer with `field` replaced, or taken out.
+    /// Returns the same customer with `field` replaced or removed.
     pub fn with(mut self, field: &str, value: Option<Value>) -> Self {
         match value {
             Some(value) => self.fields.insert(field.to_owned(), value),
@@ -169,7 +174,7 @@ pub enum BadCustomer {
     /// Its text is longer than [`LONGEST`].
     #[error("it has {}more than {} bytes of JSON", known(*.bytes), LONGEST)]
     TooLarge {
-        /// Its length, where the whole of it was received.
+        /// Its length; `None` if not all of it was received.
         bytes: Option<usize>,
     },
     /// It holds more values than [`MOST_VALUES`].
@@ -201,12 +206,12 @@ pub enum BadCustomer {
     NulInId,
 }
 
-/// The known length of a text, as the message shows it.
+/// Formats the known length of a text for the message.
 fn known(bytes: Option<usize>) -> String {
     bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default()
 }
 
-/// Whether a customer with this text may be read at all: reading it takes bounded memory.
+/// Checks that parsing a customer from this text takes bounded memory.
 pub(super) fn check_size(text: &[u8]) -> Result<(), BadCustomer> {
     if text.len() > LONGEST {
         return Err(BadCustomer::TooLarge { bytes: Some(text.len()) });

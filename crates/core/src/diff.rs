@@ -1,25 +1,26 @@
-//! What differs between two states of a customer, field by field.
+//! The difference between two states of a customer, field by field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-/// The fields that differ. A state that does not exist (before a creation, after a deletion) has no fields.
+/// The fields that differ. A state that does not exist (before a creation, after a deletion) has no
+/// fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Diff(BTreeMap<String, FieldChange>);
 
-/// One field's two values; `None` where the field is absent, which is not the same as `null`.
+/// The two values of a field; `None` where the field is absent, which is not the same as `null`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldChange {
-    /// What it was.
+    /// The value before.
     pub from: Option<Value>,
-    /// What it is.
+    /// The value after.
     pub to: Option<Value>,
 }
 
 impl Diff {
-    /// Compares two states by their top-level fields.
+    /// Compares the top-level fields of two states.
     pub fn between(from: &Map<String, Value>, to: &Map<String, Value>) -> Self {
         let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
         let differing = names.into_iter().filter(|name| from.get(*name) != to.get(*name)).map(|name| {
@@ -29,7 +30,7 @@ impl Diff {
         Self(differing.collect())
     }
 
-    /// The state that this difference leads to from `state`.
+    /// Applies the difference to `state` and returns the result.
     pub fn apply(&self, state: &Map<String, Value>) -> Map<String, Value> {
         let mut state = state.clone();
         for (name, change) in &self.0 {
@@ -46,7 +47,8 @@ impl Diff {
         self.0.is_empty()
     }
 
-    /// The form of the `diff` column: `{"field": {"from": …, "to": …}}`, an absent field as `null`.
+    /// Returns the content of the `diff` column: `{"field": {"from": …, "to": …}}`. An absent field
+    /// is `null`.
     pub fn to_json(&self) -> Value {
         let fields =
             self.0.iter().map(|(name, change)| (name.clone(), json!({"from": change.from, "to": change.to})));
@@ -55,7 +57,7 @@ impl Diff {
 }
 
 impl fmt::Display for Diff {
-    /// As in `email "a@example.com" → null, locale "ja" → "en"`.
+    /// Formats as `email "a@example.com" → null, locale "ja" → "en"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side =
             |value: &Option<Value>| value.as_ref().map_or_else(|| "absent".to_owned(), Value::to_string);

@@ -1,12 +1,12 @@
-//! Numbers and lengths of time, for people.
+//! Formats numbers and durations for people.
 
-/// `1 customer`, `1,234 customers`.
+/// Formats a count and its noun: `1 customer`, `1,234 customers`.
 pub fn count(n: impl TryInto<u64>, one: &str) -> String {
     let n = n.try_into().unwrap_or(0);
     format!("{} {one}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
-/// `1,234,567`.
+/// Formats a number with digit groups: `1,234,567`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -19,7 +19,7 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
-/// `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
+/// Formats a duration: `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
 pub fn duration(seconds: i64) -> String {
     match seconds.max(0) {
         s @ 0..=119 => format!("{s} s"),

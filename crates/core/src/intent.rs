@@ -1,10 +1,11 @@
-//! Intents: what somebody wants changed at the remote, as it comes in by any door.
+//! Intents: changes to make at the remote, as submitted through a door (SQL, file or command line).
 //!
-//! A door judges form and nothing else: known fields of the right types, metadata within KOMOJU's lengths, an id that can travel, a
-//! token that is a text. Whether an email is valid, the API says. What is refused names the field and the rule, and never repeats
-//! a value: it may be a card number.
+//! A door checks only the form: known fields of the right types, metadata within KOMOJU's length
+//! limits, an id that can be a URL segment, a token that is a string. The API decides whether an
+//! email is valid. A refusal names the field and the rule. It never repeats a value, because the
+//! value may be a card number.
 //!
-//! What becomes of an intent is [`lifecycle`].
+//! [`lifecycle`] has the states of an intent.
 
 mod body;
 mod card;
@@ -32,30 +33,32 @@ pub const LONGEST_METADATA_KEY: usize = 30;
 /// KOMOJU's limit on a metadata value, in characters.
 pub const LONGEST_METADATA_VALUE: usize = 2000;
 
-/// What stands where a payment token stood, once its intent is settled.
+/// Replaces a payment token once its intent is settled.
 pub const MASKED_TOKEN: &str = "****";
 
-/// The parameters of create and update that KOMOJU takes.
+/// The parameters of create and update that KOMOJU accepts.
 const BODY_FIELDS: [&str; 4] = ["currency", "email", "metadata", "payment_details"];
 
-/// What a dropper may say that it last saw.
+/// The fields that `expect` may name.
 const EXPECT_FIELDS: [&str; 4] = ["email", "locale", "metadata", "source"];
 
-/// How a moment is written in an intent: RFC 3339 with `T` and `Z` in capitals, to the nanosecond at most, and offsets as there are.
+/// The format of a time in an intent: RFC 3339 with capital `T` and `Z`, at most nanoseconds, and a
+/// valid offset.
 const TIME_PATTERN: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$";
 
-/// An intent's id, chosen by whoever drops it: any text of 1 to 255 bytes without control characters, not beginning with `@`.
+/// An intent's id, chosen by its submitter: any text of 1 to 255 bytes without control characters
+/// that does not begin with `@`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntentId(String);
 
 impl IntentId {
-    /// The longest id, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_BYTES: usize = 255;
 
-    /// Takes a text as an id.
+    /// Checks a text as an id.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The text breaks [`Rule::Id`].
     pub fn new(text: impl Into<String>) -> Result<Self, BadIntent> {
         let text = text.into();
         let fine = (1..=Self::MAX_BYTES).contains(&text.len())
@@ -67,7 +70,7 @@ impl IntentId {
         }
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -79,19 +82,19 @@ impl fmt::Display for IntentId {
     }
 }
 
-/// What is wanted, and of whom.
+/// The operation of an intent, with its customer and parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum IntentOp {
-    /// A new customer with these parameters.
+    /// Create a customer with these parameters.
     Create(IntentBody),
-    /// Other values for these parameters; what is not named stays.
+    /// Set these parameters of a customer. Parameters that are not named stay unchanged.
     Update(Target, IntentBody),
-    /// The customer's end.
+    /// Delete a customer.
     Delete(Target),
 }
 
 impl IntentOp {
-    /// The word in SQL, files and messages.
+    /// Returns the name that SQL, files and messages use.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Create(_) => "create",
@@ -101,12 +104,12 @@ impl IntentOp {
     }
 }
 
-/// Whose customer it is about.
+/// The customer that an intent changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// This one.
+    /// The customer with this id.
     Customer(CustomerId),
-    /// The one that this intent creates, written `@ID`.
+    /// The customer that this intent creates, written as `@ID`.
     CreatedBy(IntentId),
 }
 
@@ -117,13 +120,14 @@ impl Target {
             return Ok(Self::CreatedBy(intent));
         }
         let id = CustomerId::new(text).ok().filter(CustomerId::can_be_requested);
-        // Nothing that a list, an editor or a URL may have added to it: with such a character it is another customer's id, or none.
+        // A list, an editor or a URL may have added such a character. With it, the text is the id
+        // of another customer or of none.
         id.filter(|id| !id.as_str().contains(is_refused_in_an_id))
             .map(Self::Customer)
             .ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
     }
 
-    /// As it is dropped and stored, character for character; `Display` is for people.
+    /// Returns the text as submitted and stored, character for character. `Display` escapes it.
     pub fn text(&self) -> String {
         match self {
             Self::Customer(id) => id.as_str().to_owned(),
@@ -146,32 +150,33 @@ impl fmt::Display for Target {
     }
 }
 
-/// An intent as it was dropped.
+/// An intent as submitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intent {
-    /// The id that its dropper chose.
+    /// The id that the submitter chose.
     pub id: Option<IntentId>,
-    /// What is wanted.
+    /// The operation.
     pub op: IntentOp,
-    /// What its dropper last saw.
+    /// What the submitter last saw of the customer.
     pub expect: Option<Expect>,
-    /// Nothing is sent before.
+    /// The earliest time at which the intent is sent.
     pub not_before: Option<Timestamp>,
 }
 
 impl Intent {
-    /// Reads an intent from JSON text: `op`, `customer_id`, `body`, `id`, `expect`, `not_before`.
+    /// Parses an intent from JSON text with the fields `op`, `customer_id`, `body`, `id`, `expect`
+    /// and `not_before`.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, BadIntent> {
         Self::from_bytes(text.as_bytes())
     }
 
-    /// Reads an intent from the bytes of a file or a line. The first fault may be that the bytes are no text.
+    /// Parses an intent from the bytes of a file or of a line.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first rule that the bytes break; they may not even be text.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadIntent> {
         let intent = Self::stored(bytes)?;
         match &intent.op {
@@ -180,11 +185,11 @@ impl Intent {
         }
     }
 
-    /// Reads an intent that was accepted before, by its fields. Earlier versions accepted a create without parameters; it must not look
-    /// like a row that another program changed.
+    /// Parses an intent that was accepted before. Earlier versions accepted a create without
+    /// parameters. Such a row must not look like one that another program changed.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first rule that the bytes break.
     pub fn stored(bytes: &[u8]) -> Result<Self, BadIntent> {
         match text::parse(bytes) {
             Ok(Value::Object(fields)) => Self::of(fields),
@@ -236,7 +241,8 @@ impl Intent {
     }
 }
 
-/// Whether a text is spelled as [`TIME_PATTERN`] says: narrower than what the reader of times takes, so that SQL can judge the same.
+/// Whether a text matches [`TIME_PATTERN`]. The pattern accepts less than the time parser, so that
+/// SQL can check the same rule.
 fn is_written_as_a_time(text: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let shaped = |text: &str, shape: &str| {

@@ -1,42 +1,45 @@
-//! JSON read without rewriting it: numbers keep their very digits, signs and exponents.
+//! Reads JSON and keeps the exact digits, signs and exponents of its numbers.
 //!
-//! The usual parser gives `1E5` back as `1e+5`. That is the same number, but the mirror promises numbers as they came, so where
-//! one has an exponent, numbers are taken from the text itself. What is nested more than [`DEEPEST`] levels is refused: it is no
-//! customer, and reading it must not exhaust the stack.
+//! `serde_json` changes `1E5` to `1e+5`. The number is the same, but the mirror keeps numbers as
+//! received. So if a number has an exponent, all numbers are taken from the text itself. More than
+//! [`DEEPEST`] nested levels are refused: such a value is not a customer, and reading it must not
+//! exhaust the stack.
 //!
-//! The usual parser also hands numbers and raw text to itself as objects with one key, and takes an object from outside with that
-//! key for one of its own: `{"$serde_json::private::Number": "1"}` would be a 1, and text within such objects would be parsed
-//! without a bound to its depth. So where a text may spell these keys, it is taken apart by the way that knows no such key.
+//! `serde_json` also passes numbers and raw text to itself as objects with one internal key. It
+//! treats an outside object with that key in the same way. `{"$serde_json::private::Number": "1"}`
+//! would become 1, and text inside such objects would be parsed without a depth limit. So a text
+//! that may contain these keys is read by a method that does not know them.
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-// For tests and fuzzers, also those of other crates; no part of the program calls it.
+// For tests and fuzzers, including those of other crates. The program itself does not call it.
 #[doc(hidden)]
 pub mod checks;
 pub mod scan;
 mod unique;
 
-/// How many levels of arrays and objects are read.
+/// DEEPEST limits the nested levels of arrays and objects.
 pub const DEEPEST: usize = 100;
 
 /// Why a text is not JSON that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// The parser's words.
+    /// A syntax error, in the parser's words.
     #[error(transparent)]
     Syntax(#[from] serde_json::Error),
-    /// Nested too deeply.
+    /// More nested levels than [`DEEPEST`].
     #[error("nested more than {DEEPEST} levels deep")]
     TooDeep,
-    /// A key appears twice in one object; only [`parse_unique`] refuses that.
+    /// A key appears twice in one object. Only [`parse_unique`] refuses this.
     #[error("a key appears twice in one object")]
     RepeatedKey,
 }
 
-/// Reads one JSON value. A key that appears twice in one object is an error, because its meaning depends on the reader.
+/// Parses one JSON value. A key that appears twice in one object is an error, because different
+/// readers keep different values.
 pub fn parse_unique(bytes: &[u8]) -> Result<Value, JsonError> {
     let value = parse(bytes)?;
     match unique::repeats_a_key(bytes)? {
@@ -45,7 +48,7 @@ pub fn parse_unique(bytes: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
-/// Reads one JSON value. A key that is repeated in an object counts with its last value.
+/// Parses one JSON value. For a repeated key the last value counts.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     if may_contain_internal_key(bytes) {
         return value(serde_json::from_slice(bytes)?, 0);
@@ -57,14 +60,15 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
-/// Whether a key of the usual parser's own may stand in it, as it is or with letters written as escapes.
+/// Whether the text may contain an internal key of `serde_json`, plainly or with escaped letters.
 pub(super) fn may_contain_internal_key(bytes: &[u8]) -> bool {
-    // Most texts have neither of the two characters that such a key begins with.
+    // Most texts contain neither of the two characters with which such a key can begin.
     memchr::memchr2_iter(b'$', b'\\', bytes)
         .any(|at| matches!(bytes[at..].get(..5), Some(b"$serd" | [b'\\', b'u', b'0', b'0', b'2'..=b'7'])))
 }
 
-/// Whether the usual parser may have spelled a number of this value anew: one with an exponent. All others it keeps.
+/// Whether `serde_json` may have changed the spelling of a number in this value. It changes only
+/// numbers with an exponent.
 fn may_change_numbers(value: &Value, depth: usize) -> Result<bool, JsonError> {
     let mut any = false;
     match value {
@@ -86,7 +90,7 @@ fn may_change_numbers(value: &Value, depth: usize) -> Result<bool, JsonError> {
     Ok(any)
 }
 
-/// One level deeper than `depth`, where that is still read.
+/// Returns the next level, if it is not deeper than [`DEEPEST`].
 fn deeper(depth: usize) -> Result<usize, JsonError> {
     match depth < DEEPEST {
         true => Ok(depth + 1),
@@ -109,7 +113,8 @@ fn value(raw: &RawValue, depth: usize) -> Result<Value, JsonError> {
             let read = items.into_iter().map(|raw| value(raw, depth));
             read.collect::<Result<_, JsonError>>().map(Value::Array)
         }
-        // Hidden from the library's documentation, and the only way to a number that is not respelled; a test holds it.
+        // This function is hidden from the library's documentation. It is the only way to create a
+        // number with its original spelling. `numbers_keep_their_exact_spelling` detects a change.
         Some(b'-' | b'0'..=b'9') => Ok(Value::Number(Number::from_string_unchecked(text.to_owned()))),
         _ => Ok(serde_json::from_str(text)?),
     }
@@ -147,7 +152,8 @@ mod tests {
 
     #[test]
     fn json_within_texts_within_json_is_text() {
-        // Each layer doubles the escapes of those within: a megabyte holds a dozen, each as deep as the parser goes.
+        // Each layer doubles the escapes inside it. A megabyte holds a dozen layers, each as deep
+        // as the parser allows.
         let mut text = "1".to_owned();
         while text.len() < 1 << 20 {
             let quoted = Value::from(text).to_string();
@@ -163,7 +169,7 @@ mod tests {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(parse(b"\"\xff\"").is_err());
-        // By both ways of reading; in the usual one the parser has a bound of its own, not far beyond.
+        // Test both methods. In the usual method the parser's own limit is only slightly higher.
         for leaf in ["", "1", "1E5", "\"\\u0024\""] {
             for (open, close) in [("[", "]"), ("{\"a\":[", "]}")] {
                 let nested = |levels: usize| {

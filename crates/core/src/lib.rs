@@ -1,6 +1,6 @@
-//! The model and the decisions of komoju-sync as values: customers, changes, passes, intents,
-//! times, the decisions that follow from them ([`plan`]), and the conditions that need an operator
-//! ([`attention`]). Pure: no I/O, no clock, no database.
+//! The data types and decisions of komoju-sync: customers, changes, passes, intents, times, the
+//! decisions about them ([`plan`]), and the conditions that need an operator ([`attention`]). This
+//! crate is pure: it does no I/O and uses neither a clock nor a database.
 
 pub mod attention;
 pub mod change;

@@ -1,4 +1,4 @@
-//! An open intent as the outbox holds it: the input of every decision about its attempts.
+//! An open intent, as the outbox stores it: the input of every decision about its attempts.
 
 use jiff::Timestamp;
 
@@ -12,47 +12,49 @@ use crate::{CustomerId, time};
 /// An open intent, ready to be attempted.
 #[derive(Clone, Debug)]
 pub struct OpenIntent {
-    /// Its place in the order of acceptance.
+    /// Its number in the order of acceptance.
     pub position: i64,
     /// Its id.
     pub id: String,
-    /// Its wish and expectation, or why another program's change made its row unreadable.
+    /// Its content, or why the row is unreadable after another program changed it.
     pub intent: Result<Intent, String>,
     /// Its state, outcome and number of attempts.
     pub life: Lifecycle,
-    /// The customer that it changes; `None` for a create, and until the create that it waits for is
-    /// done.
+    /// The customer that it changes; `None` for a create, and for a follower of a create that is
+    /// not done yet.
     pub customer: Option<CustomerId>,
-    /// What its first attempt fixed.
+    /// The values that its first attempt fixed.
     pub frozen: FrozenRequest,
-    /// The time from which `park_after_h` counts.
+    /// The time from which `park_after_h` counts; `None` before the first attempt.
     pub park_timer: Option<ParkTimer>,
     /// Whether an attempt with this key was answered with a 5xx.
     pub met_server_error: bool,
-    /// When the last attempt before this one ended, or began where its end is not known.
+    /// When the previous attempt ended, or when it began if its end is not known.
     pub last_attempt_at: Option<Timestamp>,
 }
 
-/// What an intent's first attempt fixes for later attempts. It is committed before a byte is sent.
+/// The values that an intent's first attempt fixes for later attempts. They are committed before a
+/// byte is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrozenRequest {
-    /// A create's idempotency key.
+    /// The idempotency key of a create.
     pub key: Option<String>,
     /// The metadata key under which a create carries the intent's id.
     pub tag: Option<String>,
-    /// An update with a token: the customer's body before it, as the mirror had it.
+    /// For an update with a token: the customer's body in the mirror before the update.
     pub base: Option<String>,
-    /// When the first attempt with this key began, by the wall clock. Kept as text: an unreadable
-    /// time must not look like none.
+    /// When the first attempt with this key began, by the wall clock. It is kept as text, because
+    /// an unreadable time must not look like a missing one.
     pub first_attempt_at: Option<String>,
-    /// The boot in which it began, and the milliseconds since the start of that boot.
+    /// The id of the boot in which that attempt began, and the milliseconds since the start of that
+    /// boot.
     pub first_boot: Option<(String, i64)>,
-    /// When it began, by the server's clock.
+    /// When that attempt began, by the server's clock.
     pub first_server_at: Option<String>,
 }
 
 impl OpenIntent {
-    /// The wish, where the row can be read.
+    /// Returns the operation, if the row is readable.
     pub fn op(&self) -> Option<&IntentOp> {
         self.intent.as_ref().ok().map(|intent| &intent.op)
     }
@@ -67,7 +69,7 @@ impl OpenIntent {
         matches!(self.op(), Some(IntentOp::Delete(_)))
     }
 
-    /// The payment token that it sends.
+    /// Returns the payment token that the intent sends.
     pub fn token(&self) -> Option<&str> {
         match self.op()? {
             IntentOp::Create(body) | IntentOp::Update(_, body) => body.token(),
@@ -80,7 +82,7 @@ impl OpenIntent {
         self.life.outcome == OutcomeStatus::Unknown
     }
 
-    /// The intent in a few words, such as `update of c1`.
+    /// Returns a short description, such as `update of c1`.
     pub fn summary(&self) -> String {
         match (self.op().map(IntentOp::name), &self.customer) {
             (Some("create"), _) => "create".to_owned(),
@@ -90,7 +92,8 @@ impl OpenIntent {
         }
     }
 
-    /// The call that performs the intent; `None` while its customer or its key is missing.
+    /// Returns the request that performs the intent; `None` while its customer or its key is
+    /// missing.
     pub fn push(&self) -> Option<PushRequest> {
         match self.op()? {
             IntentOp::Create(body) => {
@@ -103,8 +106,7 @@ impl OpenIntent {
         }
     }
 
-    /// A create's parameters as they are sent: with the intent's id under its tag, where it has
-    /// one.
+    /// Returns a create's parameters as sent, with the intent's id under its tag, if it has a tag.
     pub fn as_sent(&self, body: &IntentBody) -> IntentBody {
         match &self.frozen.tag {
             Some(tag) => body.clone().with_metadata(tag, &self.id),
@@ -112,8 +114,8 @@ impl OpenIntent {
         }
     }
 
-    /// The earliest time at which a create with this key can have created its customer; `None`
-    /// where the server's time of the first attempt is not known.
+    /// Returns the earliest time at which a create with this key can have created its customer;
+    /// `None` if the server's time of the first attempt is not known.
     pub fn window_from(&self) -> Option<Timestamp> {
         let read = |at: &Option<String>| at.as_deref().and_then(time::read);
         let server = read(&self.frozen.first_server_at)?;

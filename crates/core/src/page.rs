@@ -4,63 +4,63 @@ use jiff::Timestamp;
 
 use super::{RawCustomer, Unreadable};
 
-/// Which page is requested.
+/// A request for one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageQuery {
-    /// From 1.
+    /// The page number, from 1.
     pub page: u64,
-    /// How many customers a page should hold; the answer says how many it does.
+    /// The requested number of customers on a page. The answer says how many a page really holds.
     pub per_page: u32,
-    /// Only customers created at or after this time.
+    /// Requests only customers created at or after this time.
     pub created_from: Option<Timestamp>,
 }
 
-/// What the envelope of a page says about the list. Each number may be wrong: it is a hint. `None` where it is missing or is not a
-/// whole number.
+/// The numbers in the envelope of a page. Each is a hint and may be wrong. `None` if it is missing
+/// or not a whole number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Which page the answer says it is.
+    /// The number of this page.
     pub page: Option<u64>,
-    /// How many customers a full page holds; never 0.
+    /// The number of customers on a full page; never 0.
     pub per_page: Option<u64>,
-    /// How many customers the list holds.
+    /// The number of customers in the list.
     pub total: Option<u64>,
-    /// How many pages the list has; 0 or 1 for an empty one.
+    /// The number of pages; 0 or 1 for an empty list.
     pub last_page: Option<u64>,
 }
 
 impl Hints {
-    /// How many pages `total` and `per_page` make.
+    /// Returns the number of pages that follows from `total` and `per_page`.
     pub fn pages_of_total(&self) -> Option<u64> {
         Some(self.total?.div_ceil(self.per_page?))
     }
 
-    /// The last page that any hint promises; `None` where no hint says how long the list is.
+    /// Returns the largest number of pages that a hint promises; `None` if no hint gives a number.
     pub fn promised_pages(&self) -> Option<u64> {
         self.last_page.max(self.pages_of_total())
     }
 }
 
-/// One page of the list. It is usable whatever the envelope says.
+/// One page of the list. It is usable whatever its envelope says.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// What the envelope says.
+    /// The numbers of the envelope.
     pub hints: Hints,
-    /// The customers that can be read, in the answer's order.
+    /// The readable customers, in the order of the answer.
     pub customers: Vec<RawCustomer>,
-    /// The customers that cannot be read, each with its position.
+    /// The unreadable customers, each with its position.
     pub unreadable: Vec<Unreadable>,
-    /// The customers that are listed with `"deleted": true`: they count as not listed.
+    /// The customers that are listed with `"deleted": true`. They count as not listed.
     pub deleted: Vec<RawCustomer>,
 }
 
 impl Page {
-    /// How many rows the page shows, the unreadable and the deleted ones included.
+    /// Returns the number of rows, including unreadable and deleted customers.
     pub fn len(&self) -> u64 {
         (self.customers.len() + self.unreadable.len() + self.deleted.len()) as u64
     }
 
-    /// Whether the page shows no row.
+    /// Whether the page has no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

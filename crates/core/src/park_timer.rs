@@ -1,28 +1,29 @@
-//! How long an intent has been tried: what `park_after_h` counts.
+//! The timer of `park_after_h`: how long an intent has been attempted.
 //!
-//! Parking cannot be undone by the daemon, so it must not follow from a wall clock that is wrong for a while. Within one boot
-//! the age comes from the clock of that boot alone, and the stored wall time is corrected by it. Across boots it comes from the
-//! wall clock, once that is confirmed.
+//! The daemon cannot undo parking, so a temporarily wrong wall clock must not cause it. Within one
+//! boot only that boot's clock gives the age, and it corrects the stored wall time. Across boots
+//! the wall clock gives the age, once it is confirmed.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// When an intent's patience began.
+/// When an intent's timer started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkTimer {
-    /// By the wall clock.
+    /// The start by the wall clock.
     pub from: Timestamp,
-    /// By the clock of a boot: its id, and how many milliseconds after its begin; negative is before it.
+    /// The start by a boot's clock: the id of the boot and the milliseconds since its begin.
+    /// Negative is before the boot.
     pub boot: Option<(String, i64)>,
 }
 
-/// A moment by all clocks.
+/// The current time by all clocks.
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// The wall clock.
     pub wall: Timestamp,
-    /// The boot, and how long it lasts.
+    /// The id of the boot, and the time since its begin.
     pub boot: Option<(String, Duration)>,
     /// Whether the wall clock is confirmed.
     pub is_confirmed: bool,
@@ -35,13 +36,13 @@ impl Moment {
 }
 
 impl ParkTimer {
-    /// Patience that begins now.
+    /// A timer that starts now.
     pub fn start(now: &Moment) -> Self {
         Self { from: now.wall, boot: now.boot_ms().map(|(boot, ms)| (boot.clone(), ms)) }
     }
 
-    /// The same patience as it is stored from now on: the wall time as this boot's clock gives it; counted in this boot once
-    /// the wall clock is confirmed. A begin that lies in the future counts as now.
+    /// Returns the timer as it is stored now. This boot's clock corrects the wall time. Once the
+    /// wall clock is confirmed, the timer counts in this boot. A start in the future counts as now.
     #[must_use]
     pub fn refreshed(self, now: &Moment) -> Self {
         let age = match self.age_in_this_boot(now) {
@@ -59,7 +60,7 @@ impl ParkTimer {
         }
     }
 
-    /// Whether it is over after so long.
+    /// Whether the timer has run for `after`.
     pub fn is_expired(&self, now: &Moment, after: SignedDuration) -> bool {
         match self.age_in_this_boot(now) {
             Some(age) => age >= after,
@@ -84,7 +85,8 @@ mod tests {
         "2026-01-01T00:00:00Z".parse().unwrap()
     }
 
-    /// So many hours after the start by the wall clock, in this boot for so many hours.
+    /// The time `wall_h` hours after the start by the wall clock, in a boot that began `up_h` hours
+    /// ago.
     fn moment(wall_h: i64, boot: &str, up_h: u64, is_confirmed: bool) -> Moment {
         Moment {
             wall: start() + SignedDuration::from_hours(wall_h),
@@ -135,7 +137,7 @@ mod tests {
     fn begin_in_the_future_counts_as_now() {
         let now = moment(0, "b", 3, true);
         assert_eq!(ParkTimer::start(&moment(YEAR, "a", 1, false)).refreshed(&now), ParkTimer::start(&now));
-        // Shifted by the time under a refused key, by a clock that was wrong then.
+        // A wrong clock shifted it by the time under a refused key.
         let shifted = ParkTimer { from: start(), boot: Some(("b".to_owned(), i64::MAX)) };
         assert_eq!(shifted.refreshed(&now), ParkTimer::start(&now));
     }

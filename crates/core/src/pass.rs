@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-/// The number of a pass; rises by one with each.
+/// The number of a pass. Each pass gets the next number.
 pub type PassId = i64;
 
 /// What a pass reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassKind {
-    /// The whole list. Only a sweep can notice that a customer is gone.
+    /// The whole list. Only a sweep can find that a customer is gone.
     Sweep,
-    /// The newest customers. Nothing is concluded from what it does not see.
+    /// The newest customers. Absence from a probe proves nothing.
     Probe,
 }
 
 impl PassKind {
-    /// The word in SQL, logs and messages.
+    /// Returns the name that SQL, logs and messages use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Sweep => "sweep",
@@ -27,20 +27,21 @@ impl PassKind {
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassOutcome {
-    /// Everything was read and everything that was found is recorded.
+    /// Everything was read, and every result is recorded.
     Complete,
-    /// Everything was read; deletions wait for an operator.
+    /// Everything was read; deletions are held for an operator.
     Held,
-    /// Everything was read, and live customers were neither listed nor verified by a request of their own.
+    /// Everything was read, but some live customers were neither listed nor verified by single
+    /// requests.
     Partial,
-    /// Stopped on the way, by us or by a crash.
+    /// Our own stop or a crash interrupted it.
     Interrupted,
-    /// Something could not be read or believed; `error` says what.
+    /// A request failed, or an answer was not usable; `error` gives the reason.
     Failed,
 }
 
 impl PassOutcome {
-    /// The word in SQL, logs and messages.
+    /// Returns the name that SQL, logs and messages use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -64,36 +65,36 @@ impl fmt::Display for PassOutcome {
     }
 }
 
-/// What a pass has done so far: the numbers of its row in `passes`.
+/// The counts of a pass so far: the numbers of its row in `passes`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Pages answered validly.
+    /// Pages with a valid answer.
     pub pages: u64,
-    /// Requests sent, tries included.
+    /// Requests sent, including retries.
     pub requests: u64,
-    /// Different customers listed.
+    /// Distinct customers listed.
     pub customers_seen: u64,
     /// Customers recorded as new.
     pub created: u64,
     /// Customers recorded as changed.
     pub updated: u64,
-    /// Customers recorded as gone.
+    /// Customers recorded as deleted.
     pub deleted: u64,
-    /// Customers recorded as back.
+    /// Customers recorded as restored.
     pub restored: u64,
-    /// Different customers that could not be read.
+    /// Distinct unreadable customers.
     pub unreadable: u64,
     /// Live customers that were neither listed nor verified.
     pub unverified: u64,
 }
 
 impl Tally {
-    /// How many changes the pass recorded.
+    /// Returns the number of recorded changes.
     pub fn changes(&self) -> u64 {
         self.created + self.updated + self.deleted + self.restored
     }
 
-    /// Adds the changes that `recorded` counts.
+    /// Adds the changes of `recorded`.
     pub fn add_changes(&mut self, recorded: &Self) {
         self.created += recorded.created;
         self.updated += recorded.updated;

@@ -1,11 +1,11 @@
-//! Plans: what an answer of the API means for the mirror and the outbox. Values in, values out; no
-//! I/O, no clock, no randomness.
+//! Plans: what an answer of the API means for the mirror and the outbox. Plans are pure functions of
+//! their arguments: no I/O, no clock, no randomness.
 //!
 //! ```text
 //!   page of the list   ─▶ walk         which page is read next, and where does the list end?
 //!                         parts        how is a page read that is too large?
 //!   read of a customer ─▶ observation  what is done about it?
-//!                         sighting     what does it change?
+//!                         comparison   what does it change?
 //!                         lag          may it be older than the log?
 //!   end of a sweep     ─▶ absence      which customers were not listed, and what is proven about them?
 //!                         lookups      how many of them are requested?

@@ -1,4 +1,4 @@
-//! The words of each condition: its sentence, and a short form.
+//! The sentence of each condition, and its short form.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use crate::PassKind;
 use crate::format::{count, duration};
 
 impl Attention {
-    /// A short form for one line that names many conditions; `None` where such a line leaves it
-    /// out.
+    /// Returns a short form for a line that lists many conditions; `None` where such a line omits
+    /// the condition.
     pub fn brief(&self) -> Option<String> {
         Some(match self {
             Self::DatabaseUnusable(trouble) => format!("the database cannot be used {trouble}"),
@@ -163,7 +163,7 @@ impl PendingItems {
 }
 
 impl Attention {
-    /// The sentences about the list and its reads.
+    /// Writes the sentences about the list and its reads.
     fn list(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ImpreciseList { phrases, verified, verified_ago_s, long_unlisted } => {

@@ -19,7 +19,7 @@ fn refused(has_daemon: bool) -> Attention {
     KeyRefused { since: "T".into(), has_daemon }
 }
 
-/// Every condition, in each form that its sentence has.
+/// Every condition, in each form of its sentence.
 fn conditions() -> Vec<Attention> {
     let phrases = vec!["total says 253, 250 are listed".into(), "last_page is missing".into()];
     let tokens = Wipe { tokens: true, has_daemon: true, ..Wipe::default() };
@@ -65,7 +65,7 @@ fn conditions() -> Vec<Attention> {
     ]
 }
 
-/// Key, exit code, short form and sentence of each of them.
+/// The key, exit code, short form and sentence of each condition.
 const TABLE: &str = "\
 database_unusable 1 | the database cannot be used since T: no room | the database cannot be used since T: no room; the daemon tries again by itself
 key_refused 4 | key refused since T | the API refuses the key since T, so nothing is read or pushed: put the right secret key in place and restart the service; the daemon asks again every 15 minutes
@@ -105,7 +105,7 @@ unobserved 0 | - | the daemon has just started and not observed its state yet
 database_locked 0 | - | the database could not be read for 91 s: another program keeps it locked
 ";
 
-/// The number of variants, and the place of each: a new variant does not compile until it is listed
+/// The number of variants, and the index of each. A new variant does not compile until it is listed
 /// here.
 const VARIANTS: usize = 20;
 

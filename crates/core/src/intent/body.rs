@@ -1,4 +1,4 @@
-//! The body of a create or an update: the API's parameters.
+//! The body of a create or an update: parameters of the API.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 use super::rule::{BadIntent, Rule};
 use super::{BODY_FIELDS, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MASKED_TOKEN, card, known};
 
-/// The parameters of a create or an update. A token in them is never shown by `Debug`.
+/// The parameters of a create or an update. `Debug` masks the token.
 #[derive(Clone, PartialEq)]
 pub struct IntentBody(pub(super) Map<String, Value>);
 
 impl IntentBody {
-    /// Takes a JSON object as parameters.
+    /// Checks a JSON object as parameters.
     ///
     /// # Errors
     /// The first field that breaks a rule.
@@ -35,29 +35,30 @@ impl IntentBody {
         Ok(Self(fields))
     }
 
-    /// The parameters by name.
+    /// Returns the parameters by name.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The payment token, if it carries one: used once by KOMOJU, so an attempt with it cannot be repeated blindly.
+    /// Returns the payment token, if there is one. KOMOJU accepts a token once, so an attempt with
+    /// a token must not be repeated without a check.
     pub fn token(&self) -> Option<&str> {
         self.0.get("payment_details").and_then(Value::as_str)
     }
 
-    /// The parameters but for the token.
+    /// Returns the parameters without the token.
     pub fn without_token(&self) -> Map<String, Value> {
         let mut fields = self.0.clone();
         fields.remove("payment_details");
         fields
     }
 
-    /// Whether this metadata key is named.
+    /// Whether the metadata has this key.
     pub fn has_metadata(&self, key: &str) -> bool {
         self.0.get("metadata").and_then(Value::as_object).is_some_and(|metadata| metadata.contains_key(key))
     }
 
-    /// The same with one more metadata key.
+    /// Returns the same parameters with one more metadata key.
     pub fn with_metadata(mut self, key: &str, value: &str) -> Self {
         let metadata = self.0.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(metadata) = metadata {
@@ -66,9 +67,9 @@ impl IntentBody {
         self
     }
 
-    /// The JSON that is sent.
+    /// Returns the JSON to send.
     pub fn text(&self) -> String {
-        // A map of owned values with text keys always serialises.
+        // A map of owned values with string keys always serializes.
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 }
@@ -91,7 +92,7 @@ fn check_metadata(field: &str, value: &Value) -> Result<(), BadIntent> {
         }
         let key = format!("{field}.{}", key.escape_debug());
         match value {
-            // Whether null takes a key away, the API says.
+            // The API decides whether null removes a key.
             Value::Null => {}
             Value::String(text) if text.chars().count() <= LONGEST_METADATA_VALUE => {}
             Value::String(_) => return Err(BadIntent::at(key, Rule::LongValue)),

@@ -1,6 +1,7 @@
-//! Card numbers: they never enter this system, whichever way they are written.
+//! Detects card numbers. They never enter this system, in any notation.
 
-/// Whether a text is a card number: 12 to 19 digits, ASCII or full-width, with or without white space and hyphens.
+/// Whether a text is a card number: 12 to 19 digits, ASCII or full-width, with or without white
+/// space and hyphens.
 pub(super) fn is_number(text: &str) -> bool {
     let is_separator =
         |c: &char| c.is_whitespace() || matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{ff0d}');

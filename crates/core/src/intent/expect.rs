@@ -1,27 +1,27 @@
-//! The submitter's expectation of a customer, and its comparison with the customer as it is.
+//! The submitter's expectation of a customer, and its comparison with the current customer.
 
 use serde_json::{Map, Value};
 
 use super::rule::{BadIntent, Rule};
 use super::{EXPECT_FIELDS, known};
 
-/// What the dropper last saw of the customer; only what is named is compared.
+/// What the submitter last saw of the customer. Only the named fields are compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expect(Map<String, Value>);
 
-/// A field that is not as expected.
+/// A field whose value is not as expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mismatch {
-    /// Which, as in `email` or `metadata.order_id`.
+    /// The name of the field, such as `email` or `metadata.order_id`.
     pub field: String,
-    /// What was expected; `null` for absent.
+    /// The expected value; `null` for absent.
     pub expected: Value,
-    /// What is there; `null` for absent.
+    /// The current value; `null` for absent.
     pub found: Value,
 }
 
 impl Expect {
-    /// Takes a JSON object as an expectation.
+    /// Checks a JSON object as an expectation.
     ///
     /// # Errors
     /// The first field that breaks a rule.
@@ -34,17 +34,17 @@ impl Expect {
         }
     }
 
-    /// What is expected, by name.
+    /// Returns the expected values by name.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The expectation as JSON.
+    /// Returns the expectation as JSON.
     pub fn text(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 
-    /// What is not as expected; in metadata only the named keys count.
+    /// Returns the fields that are not as expected. In metadata only the named keys are compared.
     pub fn mismatches(&self, theirs: &Map<String, Value>) -> Vec<Mismatch> {
         let null = Value::Null;
         let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();

@@ -1,11 +1,11 @@
-//! What becomes of an intent: its states, and one function for each legal transition.
+//! The states of an intent, and one function for each legal transition.
 //!
 //! ```text
 //!              claim              take effect
 //!   queued ──────────▶ sending ──────────────▶ done ◀─┐
 //!     │ ▲   ┌────────── │  │ └──▶ rejected ──┐        │ take effect (found by reconciliation or read-back)
 //!     │ │   │ claim     │  └──────────────┐  │ retry  │
-//!     │ │   └─ waiting ◀┘ wait, cut off   │  └▶ queued│
+//!     │ │   └─ waiting ◀┘ wait, interrupt │  └▶ queued│
 //!     │ │        │  └────────────────────────────────┘
 //!     │ └──────┐ │ park                   │ park
 //!     │ park   │ ▼                        ▼
@@ -14,22 +14,22 @@
 
 use std::fmt;
 
-/// Where an intent is.
+/// The state of an intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IntentState {
     /// Accepted; no byte of it was sent.
     Queued,
-    /// An attempt is under way; committed before its first byte leaves.
+    /// An attempt is in progress. This state is committed before the first byte is sent.
     Sending,
-    /// An attempt failed for now, or its outcome is unknown; there will be another.
+    /// An attempt failed temporarily, or its outcome is unknown. Another attempt follows.
     Waiting,
-    /// It took effect, or was so already.
+    /// The intent took effect, or its effect was already there.
     Done,
-    /// The API said no for good.
+    /// The API refused the intent permanently.
     Rejected,
-    /// A person decides.
+    /// An operator must decide.
     Parked,
-    /// A person took it back.
+    /// An operator cancelled the intent.
     Cancelled,
 }
 
@@ -45,7 +45,7 @@ impl IntentState {
         Self::Cancelled,
     ];
 
-    /// The word in SQL, receipts and messages.
+    /// Returns the name that SQL, receipts and messages use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -58,17 +58,17 @@ impl IntentState {
         }
     }
 
-    /// Reads the word back.
+    /// Parses the name that [`Self::word`] returns.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.word() == word)
     }
 
-    /// Whether nothing more happens to it by itself, and its token is of no more use.
+    /// Whether the intent is finished unless an operator retries it. Its token is no longer needed.
     pub fn is_settled(self) -> bool {
         matches!(self, Self::Done | Self::Rejected | Self::Cancelled)
     }
 
-    /// Whether it keeps later intents of the same customer from being sent.
+    /// Whether the intent blocks later intents of the same customer.
     pub fn blocks_followers(self) -> bool {
         matches!(self, Self::Queued | Self::Sending | Self::Waiting | Self::Parked)
     }
@@ -80,43 +80,42 @@ impl fmt::Display for IntentState {
     }
 }
 
-/// Whether a byte of an attempt may have reached the API without its outcome being known. Then a create must keep its key, and
-/// nobody can take it back.
+/// Whether the outcome of every attempt is known. While one is unknown, a create keeps its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutcomeStatus {
-    /// Known: nothing of it is under way.
+    /// Every outcome is known; no attempt is in progress.
     Known,
-    /// Unknown: it may have taken effect.
+    /// An attempt may have taken effect.
     Unknown,
 }
 
-/// What a person retries with.
+/// The body that an operator retries with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryBody {
-    /// The body as it is: a key that was used stays.
+    /// The same body. A key that was used is kept.
     Same,
-    /// Another body, and so another key: a person has seen what became of the first.
+    /// A new body, and so a new key. The operator has checked the result of the earlier attempts.
     Corrected,
 }
 
-/// An intent's place in its life.
+/// The state of an intent, with the facts that its transitions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// Where it is.
+    /// The state.
     pub state: IntentState,
-    /// Whether some attempt's outcome is unknown.
+    /// Whether the outcome of an attempt is unknown.
     pub outcome: OutcomeStatus,
-    /// How many attempts there were.
+    /// The number of attempts.
     pub attempts: u32,
 }
 
-/// A transition that there is not.
+/// A transition that is not legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an intent that is {from} cannot {what}")]
 pub struct IllegalTransition {
-    /// Where it is.
+    /// The state before it.
     pub from: IntentState,
-    /// What was tried.
+    /// The attempted transition, as a predicate.
     pub what: &'static str,
 }
 
@@ -126,67 +125,67 @@ impl Lifecycle {
         Self { state: IntentState::Queued, outcome: OutcomeStatus::Known, attempts: 0 }
     }
 
-    /// An attempt begins; to be committed before its first byte leaves.
+    /// Starts an attempt. Commit this state before the first byte is sent.
     ///
     /// # Errors
-    /// It is neither queued nor waiting.
+    /// The intent is neither queued nor waiting.
     pub fn claim(self) -> Result<Self, IllegalTransition> {
         let next =
             self.from(&[IntentState::Queued, IntentState::Waiting], IntentState::Sending, "be sent")?;
         Ok(Self { attempts: self.attempts.saturating_add(1), ..next })
     }
 
-    /// It took effect, or was found to have: by the answer, by reconciliation, by reading back.
+    /// Records that the intent took effect, by the answer, by reconciliation or by reading back.
     ///
     /// # Errors
-    /// It is neither being sent nor waiting.
+    /// The intent is neither sending nor waiting.
     pub fn take_effect(self) -> Result<Self, IllegalTransition> {
         let next =
             self.from(&[IntentState::Sending, IntentState::Waiting], IntentState::Done, "take effect")?;
         Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
-    /// The API said no for good.
+    /// Records that the API refused the intent permanently.
     ///
     /// # Errors
-    /// It is not being sent.
+    /// The intent is not sending.
     pub fn reject(self) -> Result<Self, IllegalTransition> {
         let next = self.from(&[IntentState::Sending], IntentState::Rejected, "be rejected")?;
         Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
-    /// The attempt failed for now.
+    /// Records that the attempt failed temporarily.
     ///
     /// # Errors
-    /// It is not being sent.
+    /// The intent is not sending.
     pub fn wait(self, outcome: OutcomeStatus) -> Result<Self, IllegalTransition> {
         let next = self.from(&[IntentState::Sending], IntentState::Waiting, "wait for another attempt")?;
-        // What was once unknown stays so until something is found out.
+        // An unknown outcome stays unknown until a later step finds it out.
         let outcome = if self.outcome == OutcomeStatus::Unknown { OutcomeStatus::Unknown } else { outcome };
         Ok(Self { outcome, ..next })
     }
 
-    /// The attempt was cut by our own stop or crash: how far it came nobody knows.
+    /// Records that our own stop or crash interrupted the attempt. Its outcome is unknown.
     ///
     /// # Errors
-    /// It is not being sent.
+    /// The intent is not sending.
     pub fn interrupt(self) -> Result<Self, IllegalTransition> {
         self.wait(OutcomeStatus::Unknown)
     }
 
-    /// Reconciliation found that no attempt took effect: what was unknown is known.
+    /// Records that reconciliation found no effect of any attempt. The outcome is known again.
     ///
     /// # Errors
-    /// It is not waiting.
+    /// The intent is not waiting.
     pub fn confirm_absent(self) -> Result<Self, IllegalTransition> {
         let next = self.from(&[IntentState::Waiting], IntentState::Waiting, "be found absent")?;
         Ok(Self { outcome: OutcomeStatus::Known, ..next })
     }
 
-    /// A person has to decide.
+    /// Parks the intent for an operator's decision.
     ///
     /// # Errors
-    /// It is settled, or parked already.
+    /// The intent is settled or already parked.
     pub fn park(self) -> Result<Self, IllegalTransition> {
         self.from(
             &[IntentState::Queued, IntentState::Sending, IntentState::Waiting],
@@ -195,18 +194,18 @@ impl Lifecycle {
         )
     }
 
-    /// A person takes it back.
+    /// Cancels the intent.
     ///
     /// # Errors
-    /// It is neither queued nor parked.
+    /// The intent is neither queued nor parked.
     pub fn cancel(self) -> Result<Self, IllegalTransition> {
         self.from(&[IntentState::Queued, IntentState::Parked], IntentState::Cancelled, "be cancelled")
     }
 
-    /// A person wants it tried again.
+    /// Retries the intent at an operator's command.
     ///
     /// # Errors
-    /// It is neither rejected nor parked.
+    /// The intent is neither rejected nor parked.
     pub fn retry(self, with: RetryBody) -> Result<Self, IllegalTransition> {
         match (self.state, self.outcome, with) {
             (IntentState::Parked, OutcomeStatus::Unknown, RetryBody::Same) => {
@@ -283,7 +282,7 @@ mod tests {
         }
     }
 
-    /// The table of the contract: from where to where.
+    /// The table of the contract: the legal pairs of states.
     fn is_in_the_contract(from: IntentState, to: IntentState) -> bool {
         use IntentState::{Cancelled, Done, Parked, Queued, Rejected, Sending, Waiting};
         match from {
@@ -336,7 +335,7 @@ mod tests {
                 if life.outcome == OutcomeStatus::Unknown && !clears {
                     prop_assert_eq!(next.outcome, OutcomeStatus::Unknown, "{:?}", step);
                 }
-                // Nothing that may have left is ever as good as new.
+                // A queued intent has no attempt that may have taken effect.
                 if next.state == IntentState::Queued {
                     prop_assert_eq!(next.outcome, OutcomeStatus::Known);
                 }

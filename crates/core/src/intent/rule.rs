@@ -1,4 +1,4 @@
-//! The rules of the doors, as sentences that name the field and never repeat a value.
+//! The rules that a door checks. Their messages name the field and never repeat a value.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use super::text::TextFault;
 use super::{BODY_FIELDS, IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE};
 use crate::CustomerId;
 
-/// Why an intent is refused at the door: the field, and the rule that it breaks.
+/// Why a door refuses an intent: the field, and the rule that it breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {rule}")]
 pub struct BadIntent {
-    /// As in `body.metadata.order_id`.
+    /// The name of the field, such as `body.metadata.order_id`.
     pub field: String,
-    /// The rule.
+    /// The broken rule.
     pub rule: Rule,
 }
 
@@ -22,44 +22,44 @@ impl BadIntent {
     }
 }
 
-/// A rule of the doors.
+/// A rule that a door checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Bytes that are JSON in UTF-8.
+    /// Must be bytes that are JSON in UTF-8.
     Json(TextFault),
-    /// A JSON object.
+    /// Must be a JSON object.
     Object,
-    /// A text.
+    /// Must be a string.
     Text,
-    /// A text or null.
+    /// Must be a string or null.
     TextOrNull,
-    /// One of these fields.
+    /// Must be one of these fields.
     Known(&'static [&'static str]),
-    /// One of three words.
+    /// Must be one of the three operations.
     Op,
-    /// An intent's id.
+    /// Must be a valid intent id.
     Id,
-    /// `@` and an intent's id.
+    /// Must be `@` and a valid intent id.
     Reference,
-    /// A customer's id that can travel.
+    /// Must be a customer id that can be one segment of a URL path.
     CustomerId,
-    /// Must be there.
+    /// Must be present.
     Missing,
-    /// Makes no sense for a create.
+    /// Must not be given with a create.
     NotWithCreate,
-    /// Makes no sense for a delete.
+    /// Must not be given with a delete.
     NotWithDelete,
-    /// A create has at least one parameter.
+    /// A create must have at least one parameter.
     EmptyCreate,
-    /// An update has at least one parameter.
+    /// An update must have at least one parameter.
     EmptyUpdate,
-    /// A token, never a card.
+    /// Must be a payment token, never a card.
     Card,
-    /// A metadata key's length.
+    /// A metadata key must not be longer than [`LONGEST_METADATA_KEY`].
     LongKey,
-    /// A metadata value's length.
+    /// A metadata value must not be longer than [`LONGEST_METADATA_VALUE`].
     LongValue,
-    /// A moment.
+    /// Must be a time.
     Time,
 }
 

@@ -1,7 +1,8 @@
-//! An intent as a JSON Schema (draft 2020-12): the rules of [`Intent::parse`] for programs that write intents.
+//! The JSON Schema (draft 2020-12) of an intent: the rules of [`Intent::parse`], for programs that
+//! write intents.
 //!
-//! Three rules are looser here: lengths count characters instead of bytes, a schema does not know which intents `@ID` may name, and
-//! it cannot see a key that appears twice.
+//! Three rules are weaker here. Lengths count characters instead of bytes. The schema does not know
+//! which intents `@ID` may name. It cannot detect a repeated key.
 
 use serde_json::{Value, json};
 
@@ -10,20 +11,20 @@ use super::{
 };
 use crate::CustomerId;
 
-/// Control characters, as they stand in a class of a regular expression.
+/// The control characters, for a character class of a regular expression.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 
-/// White space that is no control character, in the same way.
+/// The white space that is not a control character, for a character class.
 const WHITE_SPACE: &str = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 
-/// The rule of [`super::card::is_number`].
+/// Returns the pattern for [`super::card::is_number`].
 fn card_number() -> String {
     let separators = format!(r"\t-\r\u0085{WHITE_SPACE}\-\u2010-\u2015\u2212\uff0d");
     format!(r"^[{separators}]*([0-9\uff10-\uff19][{separators}]*){{12,19}}$")
 }
 
 impl Intent {
-    /// The schema, as shipped in `docs/intent.schema.json`.
+    /// Returns the schema, as shipped in `docs/intent.schema.json`.
     pub fn schema() -> Value {
         let id = format!("[^@{CONTROL}][^{CONTROL}]*");
         json!({
@@ -69,7 +70,7 @@ impl Intent {
     }
 }
 
-/// Which fields each operation needs, and which it must not have.
+/// Returns which fields each operation requires, and which it forbids.
 fn rules_by_op() -> Value {
     json!([
         {
@@ -101,7 +102,7 @@ fn rules_by_op() -> Value {
     ])
 }
 
-/// The parameters of create and update.
+/// Returns the schema of the parameters of create and update.
 fn body() -> Value {
     json!({
         "description": "KOMOJU's parameters of create and update; what is not named stays.",
@@ -127,7 +128,7 @@ fn body() -> Value {
     })
 }
 
-/// What the intent's author last saw of the customer.
+/// Returns the schema of the submitter's expectation.
 fn expect() -> Value {
     json!({
         "description": "What was last seen of the customer (update, delete); only what is named is compared, null is \

@@ -1,4 +1,4 @@
-//! What a door takes and refuses, and what is made of it.
+//! What a door accepts and refuses, and what it parses.
 
 use serde_json::json;
 

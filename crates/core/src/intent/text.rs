@@ -1,47 +1,48 @@
-//! The text of an intent: bytes that a door received, read as JSON.
+//! Parses the bytes that a door received as JSON.
 //!
-//! The faults that editors and exports make most often have a message of their own: a byte order mark, UTF-16, a trailing comma. A
-//! message never repeats the text, because it may hold a payment token.
+//! The most common faults of editors and exports have messages of their own: a byte order mark,
+//! UTF-16, a trailing comma. A message never repeats the text, because the text may hold a payment
+//! token.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::json::{self, DEEPEST, JsonError};
 
-/// Why bytes are not JSON text that this program reads.
+/// Why bytes are not JSON that this program accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextFault {
     /// No bytes, or only white space.
     #[error("is empty")]
     Empty,
-    /// The mark that some editors write before UTF-8.
+    /// The mark that some editors write before UTF-8 text.
     #[error("begins with a byte order mark; save it as UTF-8 without one")]
     ByteOrderMark,
-    /// Two bytes a character, with or without a mark.
+    /// UTF-16, with or without a byte order mark.
     #[error("is UTF-16; save it as UTF-8")]
     Utf16,
     /// Another encoding, such as Latin-1 or Shift_JIS.
     #[error("must be UTF-8, and is not from byte {byte} on")]
     NotUtf8 {
-        /// The first byte that is not, from 1.
+        /// The first invalid byte, from 1.
         byte: usize,
     },
     /// A comma before a closing bracket, or after the value.
     #[error("must be JSON, and has a trailing comma at {0}")]
     TrailingComma(TextPosition),
-    /// Text ends before the value is complete.
+    /// The text ends before the value is complete.
     #[error("must be JSON, and ends at {0} before it is complete")]
     CutShort(TextPosition),
-    /// Anything else that JSON does not allow.
+    /// Any other violation of the JSON grammar.
     #[error("must be JSON, and is not at {0}")]
     Syntax(TextPosition),
-    /// More levels than are read.
+    /// More nested levels than are read.
     #[error("must be JSON of at most {DEEPEST} levels")]
     TooDeep,
-    /// Half a surrogate pair: JSON by its grammar, and no text.
+    /// Half of a surrogate pair: valid by the JSON grammar, but not Unicode text.
     #[error("must be JSON, and has a text that is not Unicode (half of a surrogate pair)")]
     NotUnicode,
-    /// JSON by its grammar, and two values for one key.
+    /// A repeated key: valid by the JSON grammar, but ambiguous.
     #[error("a key appears twice in one object")]
     RepeatedKey,
 }
@@ -49,9 +50,9 @@ pub enum TextFault {
 /// A position in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextPosition {
-    /// From 1.
+    /// The line, from 1.
     line: usize,
-    /// From 1.
+    /// The column in bytes, from 1; 0 where the text ends right after a line break.
     column: usize,
 }
 
@@ -64,10 +65,10 @@ impl std::fmt::Display for TextPosition {
     }
 }
 
-/// Reads bytes as one JSON value.
+/// Parses bytes as one JSON value.
 ///
 /// # Errors
-/// Why they cannot be read.
+/// Why the bytes cannot be read.
 pub fn parse(bytes: &[u8]) -> Result<Value, TextFault> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(TextFault::Utf16);
@@ -75,7 +76,8 @@ pub fn parse(bytes: &[u8]) -> Result<Value, TextFault> {
     if bytes.starts_with("\u{feff}".as_bytes()) {
         return Err(TextFault::ByteOrderMark);
     }
-    // JSON begins with an ASCII character, which UTF-16 writes with a zero byte; in UTF-8 JSON has none anywhere.
+    // JSON begins with an ASCII character. UTF-16 encodes that character with a zero byte; JSON in
+    // UTF-8 has no zero byte.
     if bytes.iter().take(2).any(|byte| *byte == 0) {
         return Err(TextFault::Utf16);
     }
@@ -92,11 +94,11 @@ fn fault(bytes: &[u8], error: &JsonError) -> TextFault {
     if matches!(error, JsonError::RepeatedKey) {
         return TextFault::RepeatedKey;
     }
-    // The parser has a limit of its own, beyond ours.
+    // The parser's own limit is higher than ours.
     if error.to_string().starts_with("recursion limit") || matches!(error, JsonError::TooDeep) {
         return TextFault::TooDeep;
     }
-    // Checks the grammar alone, so that its message cannot repeat a value.
+    // Check only the grammar, so that the message cannot repeat a value.
     match serde_json::from_slice::<IgnoredAny>(bytes) {
         Ok(_) => TextFault::NotUnicode,
         Err(error) => {
@@ -112,7 +114,8 @@ fn fault(bytes: &[u8], error: &JsonError) -> TextFault {
     }
 }
 
-/// The comma that explains an error at `place`: it stands before a closing bracket there, or is itself there and the last character.
+/// Returns the comma that explains an error at `place`. It precedes a closing bracket there, or it
+/// is itself there and is the last character.
 fn trailing_comma(bytes: &[u8], place: TextPosition) -> Option<TextPosition> {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let line_start: usize = lines.take(place.line.saturating_sub(1)).map(<[u8]>::len).sum();

@@ -1,4 +1,4 @@
-//! What always holds of JSON that was read, for properties and fuzzers: it says what the text says.
+//! Properties of all JSON that was read, for property tests and fuzzers.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::{DEEPEST, parse};
 
-/// Reads it, and compares with what another reader makes of the text.
+/// Parses the bytes, and compares the result with an independent reader.
 ///
 /// # Panics
-/// It does not hold.
+/// The two results differ.
 pub fn read(bytes: &[u8]) -> Option<Value> {
     let value = match parse(bytes) {
         Ok(value) => value,
@@ -23,7 +23,7 @@ pub fn read(bytes: &[u8]) -> Option<Value> {
     Some(value)
 }
 
-/// How many arrays and objects stand within each other.
+/// Returns how many arrays and objects are nested in each other.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
@@ -32,11 +32,11 @@ fn levels(value: &Value) -> usize {
     }
 }
 
-/// Valid JSON in the canonical spelling (keys sorted, no white space, numbers digit for digit), by nothing that the product uses but
-/// for the decoding of one string.
+/// Returns valid JSON in canonical form: keys sorted, no white space, numbers digit for digit. It
+/// shares only the decoding of a string with the product's code.
 ///
 /// # Panics
-/// It is not valid.
+/// The text is not valid.
 pub fn canonical(json: &[u8]) -> String {
     Reader { json, at: 0 }.value()
 }
@@ -56,7 +56,7 @@ impl Reader<'_> {
                     reader.at += 1;
                     (key, reader.value())
                 });
-                // The last of a key that is repeated counts.
+                // For a repeated key the last value counts.
                 let sorted: BTreeMap<String, String> = members.into_iter().collect();
                 let members: Vec<String> =
                     sorted.iter().map(|(key, value)| format!("{}:{value}", quoted(key))).collect();
@@ -74,7 +74,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The byte that comes next, white space apart.
+    /// Returns the next byte that is not white space.
     fn next(&mut self) -> u8 {
         self.at += self.json[self.at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         self.json[self.at]
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// JSON that is nearly right, and words that a parser could take for its own.
+    /// Text that is nearly JSON, including keys that the parser could mistake for its own.
     fn any_text() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             Just("null".to_owned()),

@@ -1,32 +1,33 @@
-//! A scanner that finds the members of an object and the items of an array without reading them.
+//! A scanner that finds the members of an object and the items of an array without parsing them.
 //!
-//! It serves where the parser fails: to find the customers on a page of which one is not JSON, and the id of
-//! a customer that cannot be read or whose text was cut off. Only quotes, brackets, commas and colons count,
-//! so what stands between them may be anything. It uses no recursion and allocates nothing.
+//! It is used where the parser fails: to find the customers on a page that contains invalid JSON,
+//! and to find the id of a customer that is unreadable or truncated. Only quotes, brackets, commas
+//! and colons are significant; anything may stand between them. The scanner does not recurse and
+//! does not allocate.
 
-/// One member or item.
+/// One member of an object or item of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanItem<'a> {
     /// The member's key with its quotes; empty for an item.
     pub key: &'a [u8],
-    /// The text of the value.
+    /// The text of its value.
     pub value: &'a [u8],
-    /// Whether the text continues after the value; a value that ends with the text may be cut off.
+    /// Whether the value is complete. A number that ends with the text may be truncated.
     pub is_whole: bool,
 }
 
-/// How a [`Scanner`] ended.
+/// How a scan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanEnd {
-    /// At the closing bracket; the offset of what follows it.
+    /// At the closing bracket. The number is the offset after it.
     Closed(usize),
     /// The text ends before the closing bracket.
     Cut,
-    /// The text is not what was looked for.
+    /// The text is not a valid object or array.
     Malformed,
 }
 
-/// A walk through the members of one object or the items of one array.
+/// An iterator over the members of one object or the items of one array.
 #[derive(Clone, Debug)]
 pub struct Scanner<'a> {
     text: &'a [u8],
@@ -36,17 +37,18 @@ pub struct Scanner<'a> {
     end: Option<ScanEnd>,
 }
 
-/// The members of the object that `text` begins with.
+/// Returns the members of the object at the start of `text`.
 pub fn members(text: &[u8]) -> Scanner<'_> {
     Scanner::new(text, b'{', b'}')
 }
 
-/// The items of the array that `text` begins with.
+/// Returns the items of the array at the start of `text`.
 pub fn items(text: &[u8]) -> Scanner<'_> {
     Scanner::new(text, b'[', b']')
 }
 
-/// The text of the last member of this name whose value is whole. A key that is repeated counts with its last value.
+/// Returns the text of the last complete member with this name. For a repeated key the last value
+/// counts.
 pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     members(object).filter(|part| part.is_whole && key_equals(part.key, name)).last().map(|part| part.value)
 }
@@ -58,7 +60,7 @@ pub fn is_object(text: &[u8]) -> bool {
     matches!(walk.end, Some(ScanEnd::Closed(rest)) if text[rest..].trim_ascii().is_empty())
 }
 
-/// An upper bound of how many values stand in `text`, itself included.
+/// Returns an upper bound for the number of values in `text`, including itself.
 pub fn count_values(text: &[u8]) -> usize {
     let (mut count, mut at) = (1, 0);
     while let Some(byte) = text.get(at) {
@@ -73,7 +75,7 @@ pub fn count_values(text: &[u8]) -> usize {
     count
 }
 
-/// Whether a key, with its quotes, spells this name.
+/// Whether a key, given with its quotes, equals this name.
 pub fn key_equals(key: &[u8], name: &str) -> bool {
     let plain = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
     match key.contains(&b'\\') {
@@ -93,7 +95,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: at + 1, close, is_first: true, end }
     }
 
-    /// How the walk ended; `None` before its end.
+    /// Returns how the scan ended; `None` before its end.
     pub fn end(&self) -> Option<ScanEnd> {
         self.end
     }
@@ -129,7 +131,7 @@ impl<'a> Scanner<'a> {
         Ok(ScanItem { key, value: &self.text[from..to], is_whole })
     }
 
-    /// The next byte that is no white space.
+    /// Returns the next byte that is not white space.
     fn peek(&mut self) -> Result<u8, ScanEnd> {
         self.at = after_space(self.text, self.at);
         self.text.get(self.at).copied().ok_or(ScanEnd::Cut)
@@ -152,7 +154,7 @@ fn after_space(text: &[u8], from: usize) -> usize {
     from + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
-/// The offset after the string that begins at `from`, and whether it is closed.
+/// Returns the offset after the string that begins at `from`, and whether the string is closed.
 fn after_string(text: &[u8], from: usize) -> (usize, bool) {
     let mut at = from + 1;
     while let Some(byte) = text.get(at) {
@@ -165,7 +167,7 @@ fn after_string(text: &[u8], from: usize) -> (usize, bool) {
     (text.len(), false)
 }
 
-/// The offset after the value that begins at `from`, and whether it is whole.
+/// Returns the offset after the value that begins at `from`, and whether the value is complete.
 fn after_value(text: &[u8], from: usize) -> (usize, bool) {
     match text[from] {
         b'"' => after_string(text, from),

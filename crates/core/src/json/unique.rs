@@ -1,11 +1,12 @@
-//! Finds a key that an object names twice. The usual parser keeps the last value and says nothing.
+//! Finds a repeated key in an object. `serde_json` silently keeps the last value.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Whether any object in this JSON text names a key twice, by the text that the key stands for.
+/// Whether any object in this JSON text has a repeated key. Keys are compared after their escapes
+/// are decoded.
 ///
 /// # Errors
 /// The text is not JSON.
@@ -13,7 +14,7 @@ pub(super) fn repeats_a_key(bytes: &[u8]) -> Result<bool, serde_json::Error> {
     serde_json::from_slice::<Repeats>(bytes).map(|Repeats(repeats)| repeats)
 }
 
-/// Whether a key is repeated somewhere in a value.
+/// Whether a value contains a repeated key.
 struct Repeats(bool);
 
 impl<'de> Deserialize<'de> for Repeats {
@@ -63,7 +64,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
         Ok(Repeats(any))
     }
 
-    // A number, too: the usual parser hands it over as an object with one key of its own.
+    // Also visited for a number: `serde_json` passes it as an object with an internal key.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Repeats, A::Error> {
         let (mut keys, mut any) = (HashSet::new(), false);
         while let Some((key, Repeats(repeats))) = members.next_entry::<String, Repeats>()? {

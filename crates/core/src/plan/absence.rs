@@ -1,10 +1,10 @@
-//! Absence: what a sweep does about the customers that it did not list, decided one answer at a time.
+//! Decides what a sweep does about the customers that it did not list, one answer at a time.
 //!
-//! A list can leave a customer out for many reasons, and only one of them is that it is gone. So a
-//! live customer that no round of a sweep has listed is a *suspect*: it is requested by itself. It is
-//! recorded as deleted only if that answer says that it is gone **and**, after it and within a minute,
-//! a *canary* answers: a customer that the sweep did list. The canary shows that the API tells the
-//! truth about this account at that moment.
+//! A list can omit a customer for many reasons; a deletion is only one of them. A *suspect* is a live
+//! customer that no round of a sweep listed. It is requested by its id, and recorded as deleted only
+//! if two conditions hold. Its own answer says that it is gone. Within a minute after that, a *canary*
+//! answers: a customer that the sweep did list. The canary shows that the API answers correctly for
+//! this account at that moment.
 //!
 //! ```text
 //!   suspects ─▶ up to the limit ────────────────▶ each is requested
@@ -12,11 +12,11 @@
 //!                                └▶ one exists ─▶ the list is imprecise: as many as the budget allows are requested
 //! ```
 //!
-//! [`AbsencePlan`] says which of these applies. [`AbsenceCheck`] then yields one [`AbsenceStep`] after the
-//! other and takes the answers; it never waits and never does I/O.
+//! [`AbsencePlan`] chooses one of these cases. [`AbsenceCheck`] then yields one [`AbsenceStep`] at a
+//! time and takes its answer. It never waits and never does I/O.
 //!
-//! Imprecision must not switch the guard off: where suspects exceeded the limit within a day, the
-//! deletions of that day count together ([`room`]).
+//! An imprecise list must not disable the limit. If suspects exceeded the limit within a day, the
+//! deletions of that day are counted together ([`room`]).
 
 mod check;
 
@@ -30,32 +30,34 @@ use crate::format::count;
 
 pub use check::AbsenceCheck;
 
-/// CANARY_WITHIN controls how far apart a suspect's 404 and the canary's 200 may be.
+/// CANARY_WITHIN controls the maximum time between a suspect's 404 and the canary's 200.
 pub const CANARY_WITHIN: Duration = Duration::from_secs(60);
 
-/// CANARIES controls how many canaries are tried before the deletions that wait for one are held.
+/// CANARIES controls how many canaries are tried before unproven deletions are held.
 pub const CANARIES: usize = 3;
 
-/// SAMPLE controls how many suspects are requested where there are too many to request each.
+/// SAMPLE controls how many suspects are requested if they exceed the limit.
 pub const SAMPLE: usize = 20;
 
-/// COUNTED_FOR controls for how long suspects above the limit make the deletions of several sweeps count together.
+/// COUNTED_FOR controls how long the deletions of several sweeps are counted together after
+/// suspects exceeded the limit.
 pub const COUNTED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// Returns how many suspects a sweep may settle by itself: the larger of a count and a share of the customers that were live
-/// before it.
+/// Returns how many suspects a sweep may decide by itself: the larger of a count and a percentage
+/// of the customers that were live before the sweep.
 pub fn limit(live_before: u64, max_count: u64, max_percent: u32) -> u64 {
     let share = u128::from(live_before) * u128::from(max_percent) / 100;
     max_count.max(u64::try_from(share).unwrap_or(u64::MAX))
 }
 
-/// Returns how many deletions a sweep may record by itself: all that are proven, unless the list was seen to be imprecise within
-/// [`COUNTED_FOR`]. `recorded` is how many were recorded in that time.
+/// Returns how many deletions a sweep may record by itself. There is no maximum unless the list was
+/// imprecise within [`COUNTED_FOR`]. `recorded` is the number of deletions recorded in that time.
 pub fn room(limit: u64, is_imprecise: bool, recorded: u64) -> u64 {
     if is_imprecise { limit.saturating_sub(recorded) } else { u64::MAX }
 }
 
-/// Whether a canary that answered at `answered_at` proves a 404 that was requested at `requested_at`, both by a steady clock.
+/// Whether a canary that answered at `answered_at` proves a 404 that was requested at
+/// `requested_at`. Both times are by a steady clock.
 pub fn is_within(requested_at: Duration, answered_at: Duration) -> bool {
     answered_at.saturating_sub(requested_at) <= CANARY_WITHIN
 }
@@ -63,23 +65,24 @@ pub fn is_within(requested_at: Duration, answered_at: Duration) -> bool {
 /// Why a deletion is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldReason {
-    /// More customers were missing than a sweep may settle by itself: they wait for an operator.
+    /// More customers are missing than a sweep may decide by itself. An operator must decide.
     TooMany,
-    /// The API said that the customer is gone while no canary answered: the next sweep requests it again, and may record it.
+    /// The API said that the customer is gone, but no canary answered. The next sweep requests the
+    /// customer again and may record the deletion.
     Unproven,
-    /// The database was restored from a backup: every deletion waits for an operator, however few there are. As long as any of
-    /// them waits, later ones do too.
+    /// The database was restored from a backup. Every deletion needs an operator, whatever the
+    /// number. While one of them is held, later deletions are held too.
     Restored,
 }
 
 impl HoldReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 3] = [Self::TooMany, Self::Unproven, Self::Restored];
 
     /// The reasons for which only an operator's decision releases a deletion.
     pub const FOR_AN_OPERATOR: [Self; 2] = [Self::TooMany, Self::Restored];
 
-    /// The word in the database.
+    /// Returns the name in the database.
     pub fn word(self) -> &'static str {
         match self {
             Self::TooMany => "too_many",
@@ -88,7 +91,7 @@ impl HoldReason {
         }
     }
 
-    /// The reason in words.
+    /// Returns the reason as text.
     pub fn phrase(self) -> &'static str {
         match self {
             Self::TooMany => "more customers are missing than a sweep may delete by itself",
@@ -98,21 +101,22 @@ impl HoldReason {
     }
 }
 
-/// How the hold of a customer's deletion ends.
+/// How the hold of a customer's deletion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldEnd {
-    /// The customer is gone, and recorded as deleted, by a pass or by our own push.
+    /// The customer is gone. A pass or our own push recorded its deletion.
     Deleted,
-    /// It answered, or was listed again.
+    /// The customer answered, or was listed again.
     Alive,
 }
 
-/// What a sweep may do about proven deletions by itself.
+/// What a sweep may do by itself with proven deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletePolicy {
     /// Record them.
     Record,
-    /// Hold them all: the database was restored, and an operator has not yet decided about what the list lacks.
+    /// Hold them all. The database was restored, and an operator has not decided about the missing
+    /// customers yet.
     Hold,
 }
 
@@ -124,7 +128,7 @@ impl DeletePolicy {
         }
     }
 
-    /// Why a deletion is held that would be recorded were there fewer.
+    /// Returns the reason for holding deletions above the limit.
     fn reason_for_excess(self) -> HoldReason {
         match self {
             Self::Record => HoldReason::TooMany,
@@ -132,7 +136,7 @@ impl DeletePolicy {
         }
     }
 
-    /// Why a deletion is held whose 404 no canary confirmed.
+    /// Returns the reason for holding a deletion that no canary confirmed.
     fn reason_for_unproven(self) -> HoldReason {
         match self {
             Self::Record => HoldReason::Unproven,
@@ -141,28 +145,28 @@ impl DeletePolicy {
     }
 }
 
-/// What a sweep does about its suspects.
+/// What a sweep does with its suspects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbsencePlan {
-    /// There are none.
+    /// There are no suspects.
     Nothing,
     /// Each suspect is requested.
     RequestEach {
-        /// How many there are.
+        /// The number of suspects.
         suspects: u64,
     },
-    /// Suspects exceed the limit: some are requested first.
+    /// Suspects exceed the limit: a sample is requested first.
     RequestSample {
-        /// How many there are.
+        /// The number of suspects.
         suspects: u64,
-        /// How many a sweep may settle by itself.
+        /// The number of suspects that a sweep may decide by itself.
         limit: u64,
     },
 }
 
 impl AbsencePlan {
-    /// Chooses the plan. `left_to_push` is how many more customers are missing and are left to an open push of ours: they count
-    /// towards the limit.
+    /// Chooses the plan. `left_to_push` is the number of missing customers that have an open push
+    /// of ours. They are not suspects, but count towards the limit.
     pub fn new(suspects: u64, left_to_push: u64, limit: u64) -> Self {
         match suspects {
             0 => Self::Nothing,
@@ -189,31 +193,31 @@ impl fmt::Display for AbsencePlan {
     }
 }
 
-/// What a request for one customer brought.
+/// The answer to a request for one customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupAnswer {
-    /// The customer exists and can be read.
+    /// The customer exists and is readable.
     Exists,
-    /// The customer exists, and what is shown of it cannot be read: it proves nothing about other customers.
+    /// The customer exists, but is unreadable. It proves nothing about other customers.
     Unreadable,
     /// The API says that the customer is gone.
     Gone,
-    /// No usable answer.
+    /// There was no usable answer.
     Unclear,
-    /// Not requested: the mirror does not have the customer as live any more.
+    /// The customer was not requested, because it is no longer live in the mirror.
     NotLive,
 }
 
-/// Which customers may serve as a canary.
+/// The customers that may serve as a canary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Canaries {
-    /// One of these must answer; they are tried in this order, round and round.
+    /// One of these must answer. They are tried in this order, repeatedly.
     Among(Vec<CustomerId>),
-    /// None is left, and an operator has approved that: nothing needs to answer.
+    /// None is left, and an operator approved that. No canary is needed.
     NoneLeft,
 }
 
-/// What the caller does next.
+/// The next action of the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AbsenceStep {
     /// Request the customer in this row of the mirror, then call [`AbsenceCheck::answered`].
@@ -222,17 +226,17 @@ pub enum AbsenceStep {
     Canary(CustomerId),
     /// Record these rows as deleted, at most `room` of them, then call [`AbsenceCheck::recorded`].
     Record {
-        /// Proven gone.
+        /// The rows whose customers are proven gone.
         rows: Vec<i64>,
-        /// How many may be recorded.
+        /// The maximum number of deletions to record.
         room: u64,
     },
-    /// Note that the list leaves out customers that exist, then call [`AbsenceCheck::set_room`].
+    /// Note that the list omits customers that exist, then call [`AbsenceCheck::set_room`].
     NoteImprecise {
-        /// How many customers it left out.
+        /// The number of suspects.
         suspects: u64,
     },
-    /// Nothing: take the [`AbsenceFindings`].
+    /// The check is finished: take the [`AbsenceFindings`].
     Finish,
 }
 
@@ -250,14 +254,14 @@ impl fmt::Display for AbsenceStep {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AbsenceFindings {
-    /// Deletions to hold: rows, and why.
+    /// The deletions to hold: rows and reason.
     pub held: Vec<(Vec<i64>, HoldReason)>,
-    /// How many customers are neither verified, held nor recorded.
+    /// The number of customers that are neither verified, held nor recorded.
     pub unverified: u64,
-    /// Whether no canary answered: nothing can be proven at the moment.
+    /// Whether no canary answered, so that nothing can be proven at the moment.
     pub lacks_canary: bool,
 }
 

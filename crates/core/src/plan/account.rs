@@ -1,9 +1,9 @@
 //! The account guard: does this key read the account that the mirror belongs to?
 //!
-//! A key decides which customers are seen, and says nothing else about itself. A swapped key empties
-//! every list and turns every GET into `not_found`, which looks exactly like the deletion of every
-//! customer. So a key that was never seen must know at least one of the mirror's customers before
-//! anything that it shows is believed.
+//! A key decides which customers are visible, and nothing else identifies its account. A key of
+//! another account empties every list and makes every GET answer `not_found`. That looks exactly
+//! like the deletion of every customer. So a new key must show at least one of the mirror's
+//! customers before its answers are used.
 
 use std::fmt;
 
@@ -13,34 +13,34 @@ use crate::change::Hash;
 /// KNOWN_REQUESTED controls how many known customers are requested with a new key.
 pub const KNOWN_REQUESTED: usize = 5;
 
-/// What the database says about keys.
+/// The database's state about keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
     /// The fingerprint of the key that the database is bound to.
     pub bound: Option<&'a Hash>,
-    /// The fingerprint of a key that knew none of the customers, while everything is stopped because of it.
+    /// The fingerprint of a key that showed none of the customers, while it stops everything.
     pub refused: Option<&'a Hash>,
-    /// How many customers are live.
+    /// The number of live customers.
     pub live: u64,
 }
 
 /// What is done about a key before a pass reads anything with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountPlan {
-    /// It is the bound key.
+    /// The key is the bound one.
     Proceed,
-    /// It is the bound key, and another one had stopped everything.
+    /// The key is the bound one, after another key had stopped everything.
     Resume,
-    /// No customer is known: any key is bound.
+    /// The mirror has no customer, so any key is bound.
     TakeOver,
-    /// It is another key: known customers are requested with it.
+    /// The key is a new one, so known customers are requested with it.
     RequestKnown,
-    /// It is the key that knew none of the customers: an operator decides.
+    /// The key showed none of the known customers. An operator must decide.
     Refuse,
 }
 
 impl AccountPlan {
-    /// Compares the fingerprint of the key at hand with the database.
+    /// Compares the fingerprint of the current key with the database.
     pub fn new(binding: Binding<'_>, presented: &Hash) -> Self {
         match binding.bound {
             Some(bound) if bound == presented && binding.refused.is_some() => Self::Resume,
@@ -64,19 +64,20 @@ impl fmt::Display for AccountPlan {
     }
 }
 
-/// What the answers about known customers mean.
+/// The conclusion from the answers about known customers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyMatch {
     /// The key reads the same account.
     Same,
-    /// It knows none of the customers: everything stops until an operator accepts it.
+    /// The key shows none of the customers. Everything stops until an operator accepts the key.
     Other,
-    /// Nothing is known yet: the customers are requested again later.
+    /// Nothing is known yet. The customers are requested again later.
     Unknown,
 }
 
 impl KeyMatch {
-    /// Compares the answers. No answers at all (no id can be requested) mean another account: the key cannot prove itself.
+    /// Evaluates the answers. If there are none, because no id can be requested, the key counts as
+    /// one of another account: it cannot prove itself.
     pub fn new(answers: &[LookupAnswer]) -> Self {
         let exists =
             |answer: &LookupAnswer| matches!(answer, LookupAnswer::Exists | LookupAnswer::Unreadable);

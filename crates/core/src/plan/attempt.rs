@@ -1,7 +1,7 @@
-//! Plans one attempt at an intent: what to request, commit or send next, and the outcome.
+//! Plans one attempt of an intent: what to request, commit or send next, and the outcome.
 //!
-//! [`next_step`] is a function of [`AttemptFacts`] alone. The caller performs the step, adds what
-//! it showed to the facts, and asks for the next step:
+//! [`next_step`] is a function of [`AttemptFacts`] alone. The caller performs the step, adds the
+//! result to the facts, and calls it again:
 //!
 //! ```text
 //!   outcome of an earlier attempt unknown ─▶ find out: look for the create's customer, or read the update back
@@ -10,8 +10,8 @@
 //!   nothing left to find out              ─▶ send, then interpret the answer
 //! ```
 //!
-//! What cannot be known is not guessed: it is looked for at the API, and parked where that is no
-//! proof.
+//! An unknown outcome is never guessed. The attempt looks for proof at the API, and parks the intent
+//! if there is none.
 
 mod answer;
 mod first;
@@ -37,24 +37,24 @@ use crate::{Customer, CustomerId, Unreadable};
 pub use first::first_step;
 pub use lookup::{CreateLookup, LookupResult};
 
-/// What is known about an attempt.
+/// The facts about an attempt so far.
 #[derive(Clone, Debug)]
 pub struct AttemptFacts {
-    /// The intent as it was claimed.
+    /// The intent, as claimed.
     pub open: OpenIntent,
     /// How long the API's reads may lag behind its writes.
     pub consistency: Consistency,
-    /// A random number from 0 to 1, which spreads the waits.
+    /// A random number from 0 to 1 that varies the waits.
     pub jitter: f64,
-    /// The time.
+    /// The current time.
     pub now: Moment,
-    /// The time by the server's clock; `None` while no answer showed it.
+    /// The time by the server's clock; `None` until an answer has shown it.
     pub server_time: Option<Timestamp>,
-    /// Until when the API asks to wait.
+    /// The time until which the API asks to wait.
     pub throttled_until: Option<Timestamp>,
     /// The result of [`AttemptStep::AskServerTime`].
     pub time_check: Option<Result<(), RemoteError>>,
-    /// The result of the last [`AttemptStep::ReadCustomer`], unless something was sent since.
+    /// The result of the last [`AttemptStep::ReadCustomer`]; `None` again after a push.
     pub reading: Option<CustomerRead>,
     /// The result of [`AttemptStep::FindLastPush`].
     pub last_push: Option<LastPush>,
@@ -70,20 +70,20 @@ pub struct AttemptFacts {
     pub key_check: Option<Result<(), RemoteError>>,
 }
 
-/// A customer that was requested by its id.
+/// A read of a customer by its id.
 #[derive(Clone, Debug)]
 pub struct CustomerRead {
-    /// Which customer.
+    /// The requested customer.
     pub id: CustomerId,
     /// The request, for messages.
     pub call: ApiCall,
     /// When it was requested.
     pub requested_at: Timestamp,
-    /// What the answer showed.
+    /// The answer.
     pub result: Result<CustomerAnswer, RemoteError>,
 }
 
-/// When our last push of the customer settled, if the reading may be older than that.
+/// When our last push of the customer settled; `None` if the read cannot be older than that.
 #[derive(Clone, Copy, Debug)]
 pub struct LastPush(pub Option<Timestamp>);
 
@@ -96,33 +96,33 @@ pub struct SentPush {
     pub answer: Result<PushAnswer, PushError>,
 }
 
-/// What an attempt does next.
+/// The next action of an attempt.
 #[derive(Clone, Debug)]
 pub enum AttemptStep {
-    /// Make any request: its answer shows the server's time.
+    /// Send any request: its answer shows the server's time.
     AskServerTime,
     /// Request this customer.
     ReadCustomer(CustomerId),
-    /// Find in the log when our last push of this customer settled, where a read requested at this
+    /// Find in the log when our last push of this customer settled, if a read requested at this
     /// time may be older.
     FindLastPush(CustomerId, Timestamp),
     /// Look for the customer of a create, in the list and in the log.
     LookForCustomer(WindowQuery),
-    /// Commit when the create is first sent, by the server's clock. From here on a lost answer
-    /// leaves its outcome unknown.
+    /// Commit the time of a create's first attempt by the server's clock. From then on a lost
+    /// answer leaves the outcome unknown.
     FreezeFirstAttempt,
-    /// Commit a new key: the create did not take effect.
+    /// Commit a new key, because the create did not take effect.
     FreezeNewKey,
-    /// Send the push. `is_repeat`: an earlier attempt may have taken effect.
+    /// Send the push.
     Send {
         /// The request.
         push: PushRequest,
-        /// Whether it repeats an earlier attempt.
+        /// Whether an earlier attempt may have taken effect.
         is_repeat: bool,
     },
-    /// Request the list: a refusal shows that the key itself is refused.
+    /// Request the list. If it is refused too, the key itself is refused.
     CheckKey,
-    /// End the attempt.
+    /// End the attempt with this outcome.
     Finish(AttemptOutcome),
 }
 
@@ -172,7 +172,7 @@ impl AttemptFacts {
         }
     }
 
-    /// Adds the answer to a push. A customer that was read before says nothing about it.
+    /// Adds the answer to a push. An earlier read of the customer no longer counts.
     pub fn add_answer(&mut self, push: PushRequest, answer: Result<PushAnswer, PushError>) {
         self.sent = Some(SentPush { push, answer });
         self.reading = None;
@@ -182,26 +182,27 @@ impl AttemptFacts {
         self.reading.as_ref().filter(|reading| reading.id == *id)
     }
 
-    /// Whether a read that was requested at `requested_at` may show the state before this intent's last
+    /// Whether a read requested at `requested_at` may show the state before this intent's last
     /// attempt.
     fn may_be_before_last_attempt(&self, requested_at: Timestamp) -> bool {
         self.open.last_attempt_at.is_some_and(|last| self.consistency.may_be_behind(last, requested_at))
     }
 
-    /// The time after the wait that the number of attempts gives, or after `least`.
+    /// Returns the time of the next attempt. The wait depends on the number of attempts, and is at
+    /// least `least`.
     fn retry_at(&self, least: std::time::Duration) -> Option<Timestamp> {
         let wait = attempt_wait(self.open.life.attempts, self.jitter).max(least);
         self.now.wall.checked_add(wait).ok()
     }
 
-    /// Tries again when no read can be older than now.
+    /// Retries when no read can be older than now.
     fn after_lag(&self, why: &str) -> AttemptStep {
         let at = self.consistency.after(self.now.wall);
         later(RetryPlan::at(Some(at), OutcomeStatus::Unknown, format!("{why} (inbound.consistency_s)")))
     }
 
-    /// Tries again after a request that gave no result. A read that is refused says nothing about
-    /// the intent, so it is read again too. `outcome` is that of the attempt without this request.
+    /// Retries after a request without a result. A refused read says nothing about the intent, so
+    /// it is read again too. `outcome` is the outcome of the attempt apart from this request.
     fn after_error(&self, error: &RemoteError, outcome: OutcomeStatus) -> RetryPlan {
         let cause = match error.cause.clone() {
             ErrorCause::Rejected(told) => ErrorCause::Unexpected(told),
@@ -210,7 +211,7 @@ impl AttemptFacts {
         let error = RemoteError { cause, ..error.clone() };
         let is_throttled = error.class() == ErrorClass::Throttled || error.retry_after.is_some();
         let (at, obstacle) = if matches!(error.cause, ErrorCause::KeyRefused(_)) {
-            // Due at once when a key is accepted.
+            // The intent is due at once when a key is accepted.
             (None, Obstacle::KeyRefused)
         } else {
             let at = self.retry_at(error.retry_after.unwrap_or_default()).unwrap_or(Timestamp::MAX);
@@ -220,7 +221,7 @@ impl AttemptFacts {
         RetryPlan { why: error.to_string(), status: error.status(), outcome, at, obstacle }
     }
 
-    /// Tries again after an answer that shows an unreadable customer.
+    /// Retries after an answer with an unreadable customer.
     fn after_unreadable(&self, call: &ApiCall, bad: &Unreadable, outcome: OutcomeStatus) -> RetryPlan {
         let cause = ErrorCause::Unusable(format!("the customer is unreadable: {}", bad.reason));
         self.after_error(&RemoteError { call: call.clone(), cause, retry_after: None }, outcome)
@@ -250,22 +251,23 @@ pub fn next_step(facts: &AttemptFacts) -> AttemptStep {
         .unwrap_or_else(|| send(facts))
 }
 
-/// An earlier attempt may have taken effect. Returns the step that finds out, or the outcome;
-/// `None` where the push may be sent again.
+/// Returns the step that finds out whether an earlier attempt took effect, or the outcome; `None`
+/// if the push may be sent again.
 fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep> {
     if !facts.open.may_have_taken_effect() {
         return None;
     }
     match &intent.op {
-        // The server's clock tells the age of the key.
+        // The age of the key is measured by the server's clock.
         IntentOp::Create(body) => server_time(facts).or_else(|| lookup::next(facts, body)),
         IntentOp::Update(_, body) if body.token().is_some() => read_back(facts, body),
-        // Plain values and deletes may be repeated.
+        // Updates without a token, and deletes, may be repeated.
         IntentOp::Update(..) | IntentOp::Delete(_) => None,
     }
 }
 
-/// Any answer of the API shows the server's time, where the server tells it at all.
+/// Returns the step that gets the server's time. Any answer of the API shows it, if the server
+/// sends it at all.
 fn server_time(facts: &AttemptFacts) -> Option<AttemptStep> {
     match (&facts.server_time, &facts.time_check) {
         (Some(_), _) | (None, Some(Ok(()))) => None,
@@ -274,8 +276,8 @@ fn server_time(facts: &AttemptFacts) -> Option<AttemptStep> {
     }
 }
 
-/// Returns the customer as a reading shows it. The error is the step that reads it, or the outcome
-/// where it cannot be read; `None` where it does not exist.
+/// Returns a read and the customer that it shows. The error is the step that reads it, or the
+/// outcome if it cannot be read; `None` if it does not exist.
 fn shown<'a>(
     facts: &'a AttemptFacts,
     id: &CustomerId,
@@ -283,7 +285,7 @@ fn shown<'a>(
     let Some(reading) = facts.reading_of(id) else { return Err(Some(AttemptStep::ReadCustomer(id.clone()))) };
     match &reading.result {
         Ok(CustomerAnswer::Found(customer)) => Ok((reading, customer)),
-        // The answer to the push itself will say so. A customer that does not exist takes no token.
+        // The answer to the push will say the same. A missing customer uses no token.
         Ok(CustomerAnswer::NotFound) => Err(None),
         Ok(CustomerAnswer::Unreadable(bad)) => {
             Err(Some(later(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Known))))
@@ -292,8 +294,8 @@ fn shown<'a>(
     }
 }
 
-/// Finds out whether an update with a token took effect. A token can be used once, so the update is
-/// parked if the customer does not show whether it did.
+/// Finds out whether an update with a token took effect. A token works only once, so the update
+/// parks if the customer does not show an answer.
 fn read_back(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let (reading, customer) = match shown(facts, facts.open.customer.as_ref()?) {
         Ok(shown) => shown,
@@ -323,8 +325,8 @@ fn found(customer: Customer) -> AttemptStep {
     })
 }
 
-/// Compares what the submitter last saw with the customer now. A difference parks, and nothing is
-/// sent.
+/// Compares the submitter's expectation with the customer now. A difference parks the intent, and
+/// nothing is sent.
 fn expectation(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep> {
     let (expect, customer) = (intent.expect.as_ref()?, facts.open.customer.as_ref()?);
     match shown(facts, customer) {
@@ -347,7 +349,7 @@ fn compare(
     if mismatches.is_empty() || (facts.open.may_have_taken_effect() && is_applied) {
         return None;
     }
-    // Shortly after our own push, the difference may be what that push replaced.
+    // Shortly after our own push, the read may still show the state before that push.
     match facts.last_push {
         None => Some(AttemptStep::FindLastPush(reading.id.clone(), reading.requested_at)),
         Some(LastPush(Some(pushed_at))) => {
@@ -360,7 +362,7 @@ fn compare(
     }
 }
 
-/// Parks a conflict with what was expected, what is there, and what was wanted.
+/// Parks a conflict with the expected, the current and the requested values.
 fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Intent) -> AttemptStep {
     let fields: Vec<&str> = mismatches.iter().map(|surprise| surprise.field.as_str()).collect();
     let base = intent.expect.as_ref().map(|expect| expect.fields().clone());
@@ -375,9 +377,9 @@ fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Inten
     )
 }
 
-/// A create's first attempt is committed with the server's time, which dates its customer. Only the
-/// attempt itself may be dated: one that may have taken effect already is dated by an earlier
-/// attempt, or not at all.
+/// Commits the server's time before a create's first attempt, which dates its customer. A create
+/// that may have taken effect already is not dated any more: its date is that of an earlier
+/// attempt, or unknown.
 fn first_attempt(facts: &AttemptFacts) -> Option<AttemptStep> {
     let open = &facts.open;
     let is_undated = open.is_create()

@@ -1,30 +1,32 @@
-//! Which fields change in so many customers of a sweep that they may change on every read.
+//! Finds fields that change in so many customers of a sweep that they may change on every read.
 //!
-//! Such a field (a time of access, a random link) adds one log entry per customer and sweep. The log must say what the API
-//! shows, so these changes are recorded like any other, and reported.
+//! Such a field (a time of access, a random link) adds one log entry per customer and sweep. The
+//! log must match the API, so these changes are recorded as usual, and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// MOST_FIELDS controls how many names are counted: metadata may have any keys.
+/// MOST_FIELDS limits the number of counted names, because metadata may have any keys.
 const MOST_FIELDS: usize = 1000;
 
-/// LEAST_CUSTOMERS controls in how many customers a field must change: one customer that was edited says nothing.
+/// LEAST_CUSTOMERS controls in how many customers a field must change at least: one edited customer
+/// proves nothing.
 const LEAST_CUSTOMERS: u64 = 2;
 
-/// LEAST_SHARE controls in which part of the customers seen: a quarter, because not every customer has every field.
+/// LEAST_SHARE controls in which fraction of the customers seen a field must change: one in 4. It
+/// is not larger, because not every customer has every field.
 const LEAST_SHARE: u64 = 4;
 
-/// In how many customers each field changed.
+/// The number of customers in which each field changed.
 #[derive(Clone, Debug, Default)]
 pub struct FieldCounts {
     customers: BTreeMap<String, u64>,
 }
 
 impl FieldCounts {
-    /// Counts the fields that differ between two states of one customer. A key within an object counts as a field of its
-    /// own, as in `metadata.visits`.
+    /// Counts the fields that differ between two states of one customer. A key inside an object
+    /// counts as a field of its own, such as `metadata.visits`.
     pub fn count(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
         for (name, from, to) in differing(before, after) {
             match (from, to) {
@@ -47,7 +49,8 @@ impl FieldCounts {
         }
     }
 
-    /// The fields that changed in many of the customers that a sweep saw, each with the number of customers.
+    /// Returns the fields that changed in many of the customers that a sweep saw, each with its
+    /// number of customers.
     pub fn busy(&self, seen: u64) -> Vec<(&str, u64)> {
         let is_busy = |count: u64| count >= LEAST_CUSTOMERS && count.saturating_mul(LEAST_SHARE) >= seen;
         let busy = self.customers.iter().filter(|(_, count)| is_busy(**count));
@@ -55,7 +58,7 @@ impl FieldCounts {
     }
 }
 
-/// The members that differ, with both values.
+/// Returns the members that differ, with both values.
 fn differing<'a>(
     before: &'a Map<String, Value>,
     after: &'a Map<String, Value>,

@@ -1,23 +1,24 @@
-//! What seeing a customer changes.
+//! Compares a customer, as an answer shows it, with its row in the mirror.
 //!
-//! A null `source` is "none" or "not revealed", and one answer cannot tell which. So a null never takes a known source away by
-//! itself: what is recorded carries the known one on, and a sweep decides at its end ([`may_be_nulled`]).
+//! A null `source` means "none" or "not shown", and a single answer cannot tell which. So a null
+//! alone never removes a known source. The recorded change retains the known source, and the end of
+//! a sweep decides ([`may_be_nulled`]).
 
 use serde_json::Value;
 
 use crate::{ChangeKind, Customer, MirrorRow, Source};
 
-/// What one sighting means.
+/// The result of one comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// What is to be recorded, if anything: the customer as it will stand.
+    /// The change to record, with the customer's new state; `None` if nothing changed.
     pub change: Option<(ChangeKind, Customer)>,
-    /// What the answer said of the source.
+    /// What the answer shows of the source.
     pub source: Source,
 }
 
-/// Compares a customer, as an answer shows it, with where it stands in the mirror. A body in the mirror that cannot be read is
-/// replaced by what is seen.
+/// Compares a customer with its row in the mirror. An unreadable body in the mirror is replaced by
+/// the customer.
 pub fn compare(seen: Customer, stored: Option<&MirrorRow>) -> Comparison {
     let Some(stored) = stored else {
         let source = if seen.source().is_some() { Source::Shown } else { Source::Absent };
@@ -36,7 +37,8 @@ pub fn compare(seen: Customer, stored: Option<&MirrorRow>) -> Comparison {
     Comparison { change, source }
 }
 
-/// Gives `seen` the source field exactly as the mirror has it: a null changes nothing, nor does its absence.
+/// Copies the source field of the mirror's body to `seen`: neither a null nor a missing field
+/// changes it.
 fn retain_source(seen: Customer, known_body: &str) -> (Customer, Source) {
     let Ok(known) = Customer::from_body(known_body) else { return (seen, Source::Absent) };
     let source = match known.source() {
@@ -47,14 +49,16 @@ fn retain_source(seen: Customer, known_body: &str) -> (Customer, Source) {
     (seen.with("source", field), source)
 }
 
-/// The customer without its source: what a whole sweep that showed some sources, and null for this customer, makes of it.
+/// Returns the customer without its source, for a whole sweep that showed some sources and null for
+/// this customer. Returns `None` if the mirror has no source for it.
 pub fn without_source(stored: &MirrorRow) -> Option<Customer> {
     let known = Customer::from_body(stored.body.as_deref()?).ok()?;
     known.source()?;
     Some(known.with("source", Some(Value::Null)))
 }
 
-/// Whether a sweep may conclude that a null source means none: it read the whole list, and the list does show sources.
+/// Whether a sweep may conclude that a null source means none. It must have read the whole list,
+/// and the list must show sources.
 pub fn may_be_nulled(read_whole: bool, any_source_shown: bool) -> bool {
     read_whole && any_source_shown
 }

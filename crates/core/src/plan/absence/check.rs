@@ -1,4 +1,4 @@
-//! A check of missing customers as a state machine: a step out, an answer in.
+//! The check of missing customers: a state machine that yields steps and takes answers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -10,26 +10,28 @@ use super::{
 use crate::CustomerId;
 use crate::plan::lookups::LookupBudget;
 
-/// CANARY_DUE controls after how long a 404 gets its canary, so that both fall well within [`CANARY_WITHIN`](super::CANARY_WITHIN).
+/// CANARY_DUE controls how long after a 404 its canary is requested. Both then fall well within
+/// [`CANARY_WITHIN`](super::CANARY_WITHIN).
 const CANARY_DUE: Duration = Duration::from_secs(20);
 
-/// STALE_ROUNDS controls how often 404s may have grown too old when their canary answers.
+/// STALE_ROUNDS controls how many times a canary may answer too late for some 404s. After that,
+/// those deletions are held.
 pub(super) const STALE_ROUNDS: usize = 3;
 
-/// Where a check is.
+/// The phase of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A sample of too many suspects is requested.
+    /// A sample of the suspects is requested.
     Sample,
-    /// The sample has shown an imprecise list, which the caller notes.
+    /// The sample showed that the list is imprecise; the caller must note it.
     Imprecise,
-    /// Suspects are requested, and their 404s proven.
+    /// Suspects are requested, and canaries prove their 404s.
     Suspects,
-    /// Customers that are held already are requested.
+    /// Customers whose deletion is already held are requested.
     Held,
 }
 
-/// A sample of too many suspects.
+/// The sample, when suspects exceed the limit.
 #[derive(Clone, Debug, Default)]
 struct Sample {
     open: VecDeque<i64>,
@@ -37,8 +39,8 @@ struct Sample {
     gone: Vec<i64>,
 }
 
-/// Decides, answer by answer, what is proven about missing customers. A customer without a usable answer, or a canary that does not
-/// answer, delays no other customer.
+/// Decides, answer by answer, what is proven about missing customers. A customer without a usable
+/// answer, or a canary that does not answer, delays no other customer.
 #[derive(Clone, Debug)]
 pub struct AbsenceCheck {
     policy: DeletePolicy,
@@ -47,18 +49,19 @@ pub struct AbsenceCheck {
     next_canary: usize,
     phase: Phase,
     sample: Sample,
-    /// Suspects to request, in this order.
+    /// The suspects to request, in this order.
     queue: VecDeque<i64>,
-    /// Held customers to request, in this order.
+    /// The held customers to request, in this order.
     held: VecDeque<i64>,
-    /// How many deletions may be recorded.
+    /// The number of deletions that may be recorded.
     room: u64,
-    /// Suspects that are gone by their own answer, and when they were requested; each still needs a canary.
+    /// The suspects whose own answer says that they are gone, and when each was requested. Each
+    /// still needs a canary.
     gone: Vec<(i64, Duration)>,
     proven: Vec<i64>,
-    /// How many canaries may still be tried for what waits now.
+    /// The number of canaries that may still be tried for the deletions that need one now.
     canaries_left: usize,
-    /// Whether the last answer was unclear: a canary tells whether anything answers.
+    /// Whether the last answer was unclear. A canary then shows whether the API answers at all.
     is_in_doubt: bool,
     any_exists: bool,
     stale_rounds: usize,
@@ -68,9 +71,10 @@ pub struct AbsenceCheck {
 }
 
 impl AbsenceCheck {
-    /// A check of a sweep's suspects, and then of customers that are held already; both lists are in a random order, so that a
-    /// sample is one. `verified` tells in which sweep a suspect that no list showed answered last: those that were verified longest
-    /// ago, or never, are requested first.
+    /// A check of a sweep's suspects, followed by the customers whose deletion is already held.
+    /// Both lists are in random order, so that their begin is a random sample. `verified` gives the
+    /// sweep in which an unlisted suspect last answered. Suspects that were verified longest ago,
+    /// or never, are requested first.
     pub fn of_sweep(
         plan: AbsencePlan,
         mut suspects: Vec<i64>,
@@ -93,7 +97,7 @@ impl AbsenceCheck {
         check
     }
 
-    /// A check of deletions that an operator has approved.
+    /// A check of deletions that an operator approved.
     pub fn of_approved(approved: Vec<i64>, canaries: Canaries) -> Self {
         Self::new(approved, canaries, DeletePolicy::Record)
     }
@@ -121,7 +125,7 @@ impl AbsenceCheck {
         }
     }
 
-    /// Sets how many deletions may be recorded from here on; [`DeletePolicy::Hold`] allows none.
+    /// Sets how many deletions may be recorded from now on. [`DeletePolicy::Hold`] allows none.
     pub fn set_room(&mut self, room: u64) {
         self.room = self.policy.room(room);
         if self.phase == Phase::Imprecise {
@@ -129,7 +133,7 @@ impl AbsenceCheck {
         }
     }
 
-    /// How many customers are still to be requested, at most, as far as is known.
+    /// Returns the maximum number of customers to request yet, as far as it is known.
     pub fn left(&self) -> u64 {
         let left = match self.phase {
             Phase::Sample => self.sample.open.len(),
@@ -138,7 +142,7 @@ impl AbsenceCheck {
         left as u64
     }
 
-    /// The next step. `now` is a steady clock's time.
+    /// Returns the next step. `now` is the time by a steady clock.
     pub fn next_step(&mut self, now: Duration, budget: &LookupBudget) -> AbsenceStep {
         loop {
             let step = match self.phase {
@@ -160,14 +164,15 @@ impl AbsenceCheck {
         let Sample { exist, gone, .. } = std::mem::take(&mut self.sample);
         self.queue.retain(|row| !exist.contains(row));
         self.phase = match (exist.is_empty(), gone.is_empty()) {
-            // One exists: the list leaves out customers that exist. Those that are probably gone come first.
+            // One exists, so the list is imprecise. Request the customers that are probably gone
+            // first.
             (false, _) => {
                 let rest: HashSet<i64> = gone.iter().copied().collect();
                 self.queue.retain(|row| !rest.contains(row));
                 gone.into_iter().rev().for_each(|row| self.queue.push_front(row));
                 Phase::Imprecise
             }
-            // Those that answered clearly are gone: perhaps all are.
+            // Every clear answer says gone, so all suspects may be gone.
             (true, false) => {
                 let held = std::mem::take(&mut self.queue).into();
                 self.findings.held.push((held, self.policy.reason_for_excess()));
@@ -209,7 +214,7 @@ impl AbsenceCheck {
         }
     }
 
-    /// What is not requested stays unverified.
+    /// Leaves the customers that were not requested unverified.
     fn give_up(&mut self) {
         self.findings.unverified += self.queue.drain(..).len() as u64;
     }
@@ -218,7 +223,8 @@ impl AbsenceCheck {
         let oldest = self.gone.first().map(|(_, requested_at)| now.saturating_sub(*requested_at));
         match oldest {
             Some(age) => self.is_in_doubt || self.queue.is_empty() || age >= CANARY_DUE,
-            // Without one, nothing more is proven. An unclear answer is no reason to try again.
+            // Without a canary nothing more can be proven, so an unclear answer does not cause
+            // another try.
             None => self.is_in_doubt && !self.findings.lacks_canary,
         }
     }
@@ -255,7 +261,7 @@ impl AbsenceCheck {
         match self.phase {
             Phase::Sample => self.sample_answered(answer),
             Phase::Suspects | Phase::Imprecise => self.suspect_answered(requested_at, answer),
-            // A customer that exists leaves its hold when it is recorded.
+            // Recording the customer's answer ends its hold.
             Phase::Held => drop(self.held.pop_front()),
         }
     }
@@ -284,7 +290,8 @@ impl AbsenceCheck {
         }
     }
 
-    /// Takes the answer to the last [`AbsenceStep::Canary`]: when it answered, by the steady clock; `None` where it did not.
+    /// Takes the answer to the last [`AbsenceStep::Canary`]: the time of the answer by the steady
+    /// clock, or `None` without an answer.
     pub fn canary_answered(&mut self, answered_at: Option<Duration>) {
         self.canaries_left = self.canaries_left.saturating_sub(1);
         match answered_at {
@@ -315,19 +322,21 @@ impl AbsenceCheck {
         self.is_in_doubt = false;
         self.findings.lacks_canary = true;
         self.unproven.extend(self.gone.drain(..).map(|(row, _)| row));
-        // Where some customers exist, the others are verified all the same. Where none does, nothing answers.
+        // If another suspect exists, the API answers, so the rest is still verified. If none
+        // exists, the API may be down.
         if !self.any_exists {
             self.give_up();
         }
     }
 
-    /// Takes what became of the last [`AbsenceStep::Record`]: how many were recorded, and the rows for which there was no room.
+    /// Takes the result of the last [`AbsenceStep::Record`]: the number of recorded deletions, and
+    /// the rows that exceeded `room`.
     pub fn recorded(&mut self, deleted: u64, excess: Vec<i64>) {
         self.room = self.room.saturating_sub(deleted);
         self.excess.extend(excess);
     }
 
-    /// What the check found.
+    /// Returns the result of the check.
     pub fn into_findings(self) -> AbsenceFindings {
         self.findings
     }

@@ -1,4 +1,4 @@
-//! A check is driven by answers that a table gives; no I/O.
+//! Checks that a table of answers drives, without I/O.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The other side: how customers answer, and how long each answer takes.
+/// A simulated API: how customers answer, and how long each answer takes.
 struct Api<'a> {
     answers: &'a dyn Fn(i64) -> LookupAnswer,
     canaries: &'a dyn Fn(&CustomerId) -> bool,
@@ -175,7 +175,7 @@ fn unclear_answer_asks_a_canary_at_once_and_leaves_its_customer_unverified() {
     assert_eq!((api.recorded.as_slice(), findings.unverified), ([2, 3].as_slice(), 1));
     assert_eq!(api.canaries_requested, ["a", "b"], "does anything answer? and then for the two");
 
-    // Nothing answers: the rest is not requested.
+    // If nothing answers, the rest is not requested.
     let mut api = Api::new(&answers);
     api.canaries = &|_| false;
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
@@ -202,7 +202,8 @@ fn where_a_customer_exists_the_others_are_verified_though_no_canary_answers() {
 fn canary_proves_only_what_was_requested_within_a_minute() {
     assert!(is_within(seconds(1), seconds(61)) && !is_within(seconds(0), seconds(61)));
     let gone = |_| LookupAnswer::Gone;
-    // Each request takes longer than the minute: the 404 is requested again, and held after three rounds.
+    // Each request takes longer than a minute, so the 404 is requested again, and held after three
+    // rounds.
     let mut api = Api { takes: seconds(61), ..Api::new(&gone) };
     let findings = api.drive(sweep(1..=1, 10, DeletePolicy::Record));
     assert_eq!((api.requested.len(), api.recorded.len()), (STALE_ROUNDS, 0));

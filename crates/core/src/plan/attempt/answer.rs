@@ -1,4 +1,4 @@
-//! What the answer to a push means.
+//! Interprets the answer to a push.
 
 use super::{AttemptFacts, AttemptStep, SentPush, later, park};
 use crate::CustomerId;
@@ -25,15 +25,15 @@ pub(super) fn next(facts: &AttemptFacts, sent: &SentPush) -> AttemptStep {
 /// Whether a push that failed may have taken effect.
 fn outcome_of(bytes_sent: BytesSent, cause: &ErrorCause) -> OutcomeStatus {
     match (bytes_sent, cause) {
-        // The API refused it before it did anything. A 503 with a Retry-After may come from a
-        // gateway, after the push took effect.
+        // The API refused it before any effect. This does not include a 503 with a Retry-After,
+        // which may come from a gateway after the push took effect.
         (BytesSent::None, _) | (_, ErrorCause::KeyRefused(_)) => OutcomeStatus::Known,
         (_, ErrorCause::Throttled(told)) if told.status == 429 => OutcomeStatus::Known,
         (BytesSent::Maybe, _) => OutcomeStatus::Unknown,
     }
 }
 
-/// A 2xx. The mirror learns the customer that the answer shows.
+/// Handles a 2xx. The mirror gets the customer that the answer shows.
 fn took_effect(
     facts: &AttemptFacts,
     push: &PushRequest,
@@ -60,8 +60,8 @@ fn took_effect(
     }
 }
 
-/// A create whose answer does not show the customer's id. Sent again under its key, it is answered
-/// with the same customer.
+/// Retries a create whose answer shows no customer id. Under the same key the API answers with the
+/// same customer.
 fn without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> RetryPlan {
     let reason = match answered {
         PushedCustomer::Unreadable(bad) => format!(" ({})", bad.reason),
@@ -72,13 +72,13 @@ fn without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> R
     RetryPlan { status: Some(status), ..RetryPlan::at(at, OutcomeStatus::Unknown, why) }
 }
 
-/// The customer after an update whose answer shows none that can be read. Where it cannot be
-/// requested either, the update is sent again.
+/// Returns the customer after an update whose answer shows no readable customer. If the customer
+/// cannot be requested either, the update is sent again.
 fn afterwards(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, AttemptStep> {
     let Some(reading) = facts.reading_of(id) else { return Err(AttemptStep::ReadCustomer(id.clone())) };
     match &reading.result {
         Ok(CustomerAnswer::Found(customer)) => Ok(PushedCustomer::Shown(customer.clone())),
-        // Its id shows that the API answers, and not a server in front of it.
+        // The id proves that the API answered, and not a server in front of it.
         Ok(CustomerAnswer::Unreadable(bad)) if bad.id.is_some() => {
             Ok(PushedCustomer::Unreadable(bad.clone()))
         }
@@ -90,19 +90,19 @@ fn afterwards(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, A
     }
 }
 
-/// What a list request says of the key with which a push was answered with a JSON 403.
+/// The result of the list request after a JSON 403 on a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyCheck {
-    /// The API answered the list: the key reads customers.
+    /// The API answered the list, so the key reads customers.
     Accepted,
     /// The API refused the list too.
     Refused,
-    /// No answer, or one that comes from in front of the API.
+    /// There was no answer, or only one from a server in front of the API.
     Unanswered,
 }
 
 fn key_check(listed: Result<(), &RemoteError>) -> KeyCheck {
-    // No answer, and a redirect, come from in front of the API, though they are not retried.
+    // No answer, or a redirect, comes from in front of the API, though the error is not retried.
     if listed
         .is_err_and(|e| matches!(e.cause, ErrorCause::Unreachable { .. } | ErrorCause::Redirected { .. }))
     {
@@ -115,11 +115,12 @@ fn key_check(listed: Result<(), &RemoteError>) -> KeyCheck {
     }
 }
 
-/// A JSON 403 on a push: one list request with the same key shows whether the key is refused, or
-/// only this push.
+/// Handles a JSON 403 on a push. One list request with the same key shows whether the key is
+/// refused, or only this push.
 ///
 /// The API checks permissions before it looks at the idempotency key. So the 403 says nothing about
-/// an earlier create with that key, and a rejected create would get a new key with its next retry.
+/// an earlier create with that key. If such a create were rejected, its next retry would get a new
+/// key.
 fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> AttemptStep {
     let Some(listed) = &facts.key_check else { return AttemptStep::CheckKey };
     let status = Some(told.status);

@@ -5,8 +5,8 @@ use crate::lag::Consistency;
 use crate::open_intent::OpenIntent;
 use crate::park_timer::Moment;
 
-/// Returns the first step of an attempt at `now` that the API or an operator would see, if the API's clock shows the same time. A
-/// create that has no key yet gets one.
+/// Returns the first step at `now` that the API or an operator would see. It assumes that the API's
+/// clock shows the same time. A create without a key gets an empty one.
 pub fn first_step(open: &OpenIntent, consistency: Consistency, now: Moment) -> AttemptStep {
     let mut open = open.clone();
     open.frozen.key.get_or_insert_default();

@@ -1,5 +1,5 @@
-//! A create whose outcome is unknown: whether it is sent again, found, sent under a new key, or
-//! parked.
+//! Decides about a create whose outcome is unknown: send it again, find its customer, use a new
+//! key, or park.
 
 use std::time::Duration;
 
@@ -20,41 +20,42 @@ use crate::{Customer, CustomerId, time};
 /// MOST_NAMED limits the candidates that are named to the operator.
 const MOST_NAMED: usize = 100;
 
-/// LONGEST_WAIT_AT controls the wait after a moving list: it stays at about a minute from so many
-/// attempts on, because a list that moves does not become steadier with time …
+/// LONGEST_WAIT_AT controls from which attempt on the wait after a moving list stays at about a
+/// minute. A moving list does not become steadier with a longer wait.
 const LONGEST_WAIT_AT: u32 = 7;
 
-/// … but it is so many times as long as the reading took: a long window must leave requests for
-/// everything else …
+/// REST controls the wait as a multiple of the time that reading the list took. A long window must
+/// leave requests for other work.
 const REST: u32 = 4;
 
-/// … and no longer than this: a wait of a day or more counts as planned by a wrong clock.
+/// LONGEST_REST limits that wait: a wait of a day or more counts as planned by a wrong clock.
 const LONGEST_REST: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The search for the customer of a create.
+/// A search for the customer of a create.
 #[derive(Clone, Debug)]
 pub struct CreateLookup {
-    /// What was looked for.
+    /// The search criteria.
     pub query: WindowQuery,
-    /// How long it took.
+    /// The duration of the search.
     pub took: Duration,
-    /// What was found.
+    /// The result, or why there is none.
     pub result: Result<LookupResult, WindowError>,
 }
 
-/// What a search for the customer of a create found.
+/// The result of a search for the customer of a create.
 #[derive(Clone, Debug)]
 pub struct LookupResult {
-    /// The customers created since the first attempt, by the list.
+    /// The customers created since the first attempt, as the list shows them.
     pub window: CreateWindow,
-    /// The customers that could be the create's, by the window and the log, without those that
-    /// another intent created.
+    /// The customers that the create may have made, from the window and the log. Customers that
+    /// another intent created are excluded.
     pub candidates: Vec<CustomerId>,
     /// Whether another open create has the same content.
     pub has_twin: bool,
 }
 
-/// Returns the next step for a create whose outcome is unknown; `None`: send it under its key.
+/// Returns the next step for a create whose outcome is unknown; `None` if it may be sent under its
+/// key.
 pub(super) fn next(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     if facts.has_new_key {
         return None;
@@ -114,7 +115,7 @@ fn decide(
     match (creates::conclude(evidence), query.trust) {
         (CreateConclusion::Made(customer), trust) => created(facts, body, trust, customer),
         (CreateConclusion::Absent, KeyTrust::Expired) => Some(AttemptStep::FreezeNewKey),
-        // The same request may be sent again: nothing of it is there, or its key is trusted
+        // The same request may be sent again: its customer is absent, or its key is trusted
         // whatever the list shows.
         (CreateConclusion::Absent, _) | (CreateConclusion::Unclear(_), KeyTrust::Full) => None,
         // Under its key it is the same create, unless the API failed and may have forgotten the
@@ -131,7 +132,8 @@ fn decide(
     }
 }
 
-/// Where the only candidate is. A candidate that the window does not show is requested by its id.
+/// Returns the state of the only candidate. A candidate that is not in the window is requested by
+/// its id.
 fn place(
     facts: &AttemptFacts,
     query: &WindowQuery,
@@ -156,8 +158,8 @@ fn place(
     }
 }
 
-/// The create made this customer. It is requested once more, because the list may hide its payment
-/// source.
+/// Handles a create whose customer was found. The customer is requested once more, because the list
+/// may hide its payment source.
 fn created(
     facts: &AttemptFacts,
     body: &IntentBody,

@@ -1,4 +1,4 @@
-//! Plans of attempts, printed: each case sets the facts and names the next step.
+//! Plans of attempts in printed form. Each case sets the facts and names the next step.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
 }
 
-/// The second attempt at this intent, an hour after the first.
+/// The facts of an attempt an hour after the first one.
 fn facts(intent: Value, outcome: OutcomeStatus) -> AttemptFacts {
     let is_create = intent["op"] == "create";
     let open = OpenIntent {
@@ -190,7 +190,7 @@ fn update_with_a_token_is_read_back_before_it_is_sent_again() {
         facts.reading = reading;
         assert_plan(&facts, expected);
     }
-    // A read that may be older than the attempt shows an effect, and never its absence.
+    // A read that may be older than the attempt can prove an effect, but not its absence.
     facts.consistency = Consistency::seconds(60);
     facts.open.last_attempt_at = Some(began() + hours(1));
     facts.reading = shows(json!({"email": "a"}));
@@ -207,7 +207,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
     let window = "look for its customer first, in the window from 2026-06-01T11:50:00Z";
     let no_time = "park: when it was first sent, by KOMOJU's clock, is not known";
     let again = "send again under its key";
-    // Hours since the first attempt, whether its server's time is known, whether it is tagged,
+    // Hours since the first attempt, whether its server time is known, whether it has a tag, and
     // whether the API failed.
     let cases = [
         (1, true, false, false, window, Some((KeyTrust::Full, MatchMode::All))),
@@ -233,7 +233,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
             _ => None,
         };
         assert_eq!(planned, query, "{age} {is_dated} {is_tagged} {met_server_error}");
-        // Proof of absence must be newer than the last attempt. A trusted key needs none.
+        // Proof of absence must be newer than the last attempt. A trusted key needs no proof.
         facts.consistency = Consistency::seconds(60);
         facts.open.last_attempt_at = Some(facts.now.wall);
         match query {
@@ -247,7 +247,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
     }
 }
 
-/// A window that shows these customers and this total.
+/// A window with these customers and this total.
 fn window(query: &WindowQuery, customers: &[Customer], total: Option<u64>) -> CreateWindow {
     let listed = |customer: &Customer| {
         let value: Value = serde_json::from_str(customer.body()).unwrap();
@@ -259,8 +259,8 @@ fn window(query: &WindowQuery, customers: &[Customer], total: Option<u64>) -> Cr
     (0..9).find_map(|_| reading.take(Ok(page.clone()))).unwrap().unwrap()
 }
 
-/// The facts after a search under a key of this trust that found these customers; `None` as total:
-/// the window proves no absence.
+/// The facts after a search with this trust in the key and these listed customers. With `None` as
+/// total the window proves no absence.
 fn looked(trust: KeyTrust, body: Value, listed: &[Customer], total: Option<u64>) -> AttemptFacts {
     let mut facts = facts(json!({"op": "create", "body": body}), OutcomeStatus::Unknown);
     let age = if trust == KeyTrust::Expired { 21 } else { 1 };
@@ -286,14 +286,14 @@ fn create_without_a_candidate_is_sent_again_under_a_young_key_and_under_a_new_on
     let again = "send again under its key";
     let unproven = "proves no absence (it shows 0 customers and says no total)";
     let whole = [again, again, "commit a new key: the create did not take effect"];
-    // A 5xx may have made the API forget the key.
+    // After a 5xx the API may have forgotten the key.
     let partial = [again, unproven, unproven];
     for (total, expected) in [(Some(0), whole), (None, partial)] {
         for (trust, expected) in EVERY_TRUST.into_iter().zip(expected) {
             assert_plan(&looked_for_a(trust, &[], total), expected);
         }
     }
-    // A tag alone makes a key doubtful, too.
+    // A tag alone also makes a key doubtful.
     let mut tagged = looked_for_a(KeyTrust::Doubtful, &[], None);
     tagged.open.met_server_error = false;
     assert_plan(&tagged, again);
@@ -382,7 +382,7 @@ fn window_that_cannot_be_read_delays_a_create_and_a_moving_one_only_where_its_ke
     }
     let facts = failed(KeyTrust::Full, Duration::ZERO, moving());
     assert_plan(&facts, "send again under its key");
-    // Attempts, how long the reading took, and the wait.
+    // Attempts, the duration of the reading in seconds, and the wait.
     let cases = [(1, 0, 1), (7, 0, 64), (20, 0, 64), (1, 60, 240), (1, 11_000, 43_200), (1, 90_000, 43_200)];
     for (attempts, took, wait) in cases {
         let mut facts = failed(KeyTrust::Doubtful, Duration::from_secs(took), moving());

@@ -1,4 +1,4 @@
-//! What the answers to pushes mean, and that no sequence of answers makes an attempt send twice.
+//! The meaning of answers to pushes. No sequence of answers makes an attempt send twice.
 
 #![expect(clippy::result_large_err, reason = "the answers of the API, as the client returns them")]
 
@@ -115,7 +115,7 @@ fn forbidden_push_is_rejected_only_where_the_list_is_answered() {
         [Ok(()), Err(error(ErrorCause::Rejected(told(422)))), Err(error(ErrorCause::Unusable("why".into())))]
     };
     let refused = || [Err(error(ErrorCause::KeyRefused(told(403))))];
-    // What comes from in front of the API says nothing of the key.
+    // An answer from in front of the API says nothing about the key.
     let unanswered = || {
         let causes = [
             ErrorCause::Unreachable { stage: untrusted, why: "why".into() },
@@ -151,7 +151,7 @@ fn forbidden_push_is_rejected_only_where_the_list_is_answered() {
     }
 }
 
-/// Answers a step in the way that `choice` picks.
+/// Answers a step as `choice` selects.
 fn answer(facts: &mut AttemptFacts, step: AttemptStep, choice: u8) {
     let list = || if choice.is_multiple_of(2) { Ok(()) } else { Err(no_answer()) };
     let shown = || match choice % 4 {
