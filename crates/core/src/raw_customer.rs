@@ -1,7 +1,8 @@
-//! A customer as a page of the list shows it: its very text, not read yet.
+//! A customer of a list page, as raw text that is not parsed yet.
 //!
-//! Nearly every customer of nearly every sweep is as it was. So a page is taken apart only as far as is needed to find the id of each
-//! text, and to recognise a text that was listed before ([`Fingerprint`]); any other text is read whole.
+//! In nearly every sweep nearly every customer is unchanged. So a page is parsed only far enough to
+//! find the id of each text, and to detect unchanged texts by their [`Fingerprint`]. Any other text
+//! is parsed completely.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -12,14 +13,14 @@ use super::fingerprint::{Fingerprint, fingerprint};
 use super::json;
 use super::unreadable::Unreadable;
 
-/// What an answer says of a customer's payment source.
+/// What an answer shows of a customer's payment source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It shows one.
+    /// It shows a source.
     Shown,
-    /// It shows none, and none is known.
+    /// It shows no source, and the mirror has none.
     Absent,
-    /// It shows none where one is known, which was carried on.
+    /// It shows no source, and the known one of the mirror is retained.
     Retained,
 }
 
@@ -33,12 +34,12 @@ pub struct RawCustomer {
 }
 
 impl RawCustomer {
-    /// Takes a text as a customer. Asked of it: what [`Customer::from_value`] asks.
+    /// Checks a text as a customer, by the rules of [`Customer::from_value`].
     pub fn new(text: Box<RawValue>) -> Result<Self, BadCustomer> {
         head_of(text.get()).map(|head| Self::of(head, text))
     }
 
-    /// Takes the text at this position of a page as a customer.
+    /// Checks the text at this position of a page as a customer.
     pub fn at(position: u64, text: Box<RawValue>) -> Result<Self, Unreadable> {
         match head_of(text.get()) {
             Ok(head) => Ok(Self::of(head, text)),
@@ -51,7 +52,7 @@ impl RawCustomer {
         Self { id, is_deleted, text, fingerprint }
     }
 
-    /// Takes a JSON value as a customer.
+    /// Checks a JSON value as a customer.
     pub fn from_value(value: &Value) -> Result<Self, BadCustomer> {
         let text = serde_json::value::to_raw_value(value);
         Self::new(text.map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
@@ -83,22 +84,24 @@ impl RawCustomer {
         Customer::from_value(value.map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
     }
 
-    /// Whether both say the same, whatever the order of their keys.
+    /// Whether both have the same content, whatever the order of their keys.
     pub fn has_same_content(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
             || matches!((self.read(), other.read()), (Ok(one), Ok(two)) if one == two)
     }
 }
 
-/// Returns the customer's id and whether it is marked as deleted, if all of its text can be read.
+/// Returns the customer's id and whether it is marked as deleted, if the whole text is readable.
 fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
     check_size(text.as_bytes())?;
     if !text.starts_with('{') {
         return Err(BadCustomer::NotAnObject);
     }
-    // What skipping does not notice: so each text that is accepted here can be read later.
+    // The quick parse skips values and does not notice these faults. So parse such a text
+    // completely: every accepted text must be readable later.
     let head = (!may_be_unreadable(text)).then(|| serde_json::from_str(text));
-    // A key that is repeated is an error of the quick way. It counts with its last value, as everywhere.
+    // The quick parse refuses a repeated key. The complete parse uses its last value, as the rest
+    // of the program does.
     let Head { id, resource, deleted } = match head {
         Some(Ok(head)) => head,
         _ => Head::of(&json::parse(text.as_bytes()).map_err(|why| BadCustomer::Unreadable(why.to_string()))?),
@@ -107,14 +110,15 @@ fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
     Ok((id, deleted == Some(Value::Bool(true))))
 }
 
-/// Whether this JSON may hold an escape that stands for no character, a key of the parser's own, or be nested too deeply.
+/// Whether this JSON may hold an invalid escape, an internal key of the parser, or too many nested
+/// levels.
 fn may_be_unreadable(text: &str) -> bool {
     text.contains("\\u")
         || json::may_contain_internal_key(text.as_bytes())
         || memchr::memchr2_iter(b'[', b'{', text.as_bytes()).nth(json::DEEPEST).is_some()
 }
 
-/// What is looked at in a customer that may be known already. `null` is a value.
+/// The members that the quick parse reads. `null` is a value, not a missing member.
 #[derive(Deserialize)]
 struct Head {
     #[serde(default, deserialize_with = "present")]

@@ -1,4 +1,5 @@
-//! The rate that the API has been found to accept, where it is below the configured one: what is kept across restarts and shown.
+//! The request rate that the API accepted, if it is below the configured one. It is kept across
+//! restarts and shown in the status.
 
 use std::fmt;
 
@@ -7,33 +8,34 @@ use serde::{Deserialize, Serialize};
 
 use super::time;
 
-/// FORGET_AFTER controls how long after the last refusal the rate is forgotten. A limit that still holds is found again with a few
-/// refusals; one that was lifted should not slow anything for longer.
+/// FORGET_AFTER controls how long after the last refusal the rate is forgotten. A limit that still
+/// holds is found again after a few refusals. A limit that was lifted should not slow requests for
+/// longer.
 pub const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
-/// How the requests are slowed down.
+/// The reduced rate, and the refusals that caused it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReducedRate {
-    /// How many requests a second are sent.
+    /// The current rate in requests per second.
     pub requests_per_second: f64,
-    /// At which rate the first refusal of the last row came.
+    /// The rate at the first refusal of the last series of refusals.
     pub refused_at: f64,
-    /// How many refusals came in a row, without an answer between.
+    /// The number of refusals in that series, without an answer between them.
     pub in_a_row: u32,
-    /// When it began.
+    /// When the reduction began.
     #[serde(with = "moment")]
     pub since: Timestamp,
-    /// When the last refusal came.
+    /// When the last refusal arrived.
     #[serde(with = "moment")]
     pub last_refusal: Timestamp,
-    /// How many of the last answers were refusals …
+    /// How many of the last `answers` answers were refusals.
     pub refused: u32,
-    /// … and how many these were, 20 at most.
+    /// How many answers `refused` refers to; at most 20.
     pub answers: u32,
 }
 
-/// Moments as they are written everywhere.
+/// Serializes times in the format of [`time`](crate::time).
 mod moment {
     use jiff::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer, de};
@@ -51,12 +53,13 @@ mod moment {
 }
 
 impl ReducedRate {
-    /// The form in which it is stored.
+    /// Returns the stored form.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads the stored form. A text of another form, a rate that is no rate and one that is to be forgotten are `None`.
+    /// Parses the stored form. Returns `None` for another form, an invalid rate, or a rate that is
+    /// to be forgotten.
     pub fn from_text(text: &str, now: Timestamp) -> Option<Self> {
         let slowed: Self = serde_json::from_str(text).ok()?;
         let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
@@ -64,8 +67,8 @@ impl ReducedRate {
         (holds && slowed.age(now) < FORGET_AFTER).then_some(slowed)
     }
 
-    /// How long ago the last refusal was. One in the future was dated by a clock that has been set back since: it counts as
-    /// just now.
+    /// Returns the time since the last refusal. A refusal in the future was dated by a clock that
+    /// was set back since; its age is zero.
     pub fn age(&self, now: Timestamp) -> SignedDuration {
         now.duration_since(self.last_refusal).max(SignedDuration::ZERO)
     }

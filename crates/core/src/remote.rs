@@ -1,4 +1,5 @@
-//! Requests to KOMOJU's customers API and their outcomes as values. The client that sends them is part of the program.
+//! Requests to KOMOJU's customers API and their results, as values. The client that sends them is
+//! in the main crate.
 
 pub mod error;
 
@@ -7,56 +8,58 @@ use crate::{Customer, CustomerId, Unreadable};
 
 use error::{ApiError, RemoteError};
 
-/// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
+/// The answer to a request for one customer. A missing customer is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CustomerAnswer {
-    /// It exists.
+    /// The customer exists.
     Found(Customer),
-    /// It exists (HTTP 200), and what is shown of it cannot be read; the same request would be answered in the same way.
-    /// Its id is the requested one, or cannot be read either.
+    /// The customer exists (HTTP 200) but is unreadable. The same request would get the same
+    /// answer. Its id is the requested one, or unreadable too.
     Unreadable(Unreadable),
-    /// There is none, as far as this answer says: HTTP 404 or 410 with a JSON error of the API, or a customer with
-    /// `"deleted": true`. A web page never says so.
+    /// The customer does not exist, according to this answer: HTTP 404 or 410 with a JSON error of
+    /// the API, or a customer with `"deleted": true`. An HTML answer never means this.
     NotFound,
 }
 
-/// One call that changes something at the remote.
+/// A request that changes something at the remote.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PushRequest {
-    /// A new customer. The same key with the same body is the same create, for 24 hours from its first use.
+    /// Create a customer. The same key with the same body is the same create, for 24 hours from its
+    /// first use.
     Create {
-        /// 1 to 100 ASCII characters, used for nothing else, ever.
+        /// The idempotency key: 1 to 100 ASCII characters, never used for another create.
         key: String,
-        /// Its parameters.
+        /// The parameters.
         body: IntentBody,
     },
-    /// Other values; what is not named stays.
+    /// Set parameters of a customer. Parameters that are not named stay unchanged.
     Update {
-        /// Whose. It must be one that [can be asked](CustomerId::can_be_asked).
+        /// The customer. It must be one that [can be requested](CustomerId::can_be_requested).
         id: CustomerId,
-        /// Which.
+        /// The parameters.
         body: IntentBody,
     },
-    /// A customer's end.
+    /// Delete a customer.
     Delete {
-        /// Whose. It must be one that [can be asked](CustomerId::can_be_asked).
+        /// The customer. It must be one that [can be requested](CustomerId::can_be_requested).
         id: CustomerId,
     },
 }
 
-/// What became of a push that was answered clearly. That there is no such customer is an answer, not an error.
+/// A clear answer to a push. A missing customer is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PushAnswer {
-    /// It took effect (2xx).
+    /// The push took effect (2xx).
     Applied {
-        /// The customer as the answer shows it, its payment source included.
+        /// The customer as the answer shows it, including its payment source.
         customer: PushedCustomer,
         /// The HTTP status.
         status: u16,
     },
-    /// Update or delete: HTTP 404 with a JSON error whose code is `not_found`.
+    /// The customer of an update or delete does not exist: HTTP 404 with a JSON error whose code is
+    /// `not_found`.
     NotFound {
-        /// Its words, masked.
+        /// The API's error, masked.
         error: ApiError,
     },
 }
@@ -64,29 +67,29 @@ pub enum PushAnswer {
 /// What the answer to a push shows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PushedCustomer {
-    /// The customer.
+    /// A readable customer.
     Shown(Customer),
-    /// A customer that cannot be read. Sent again, the request would be answered in the same way.
+    /// An unreadable customer. The same request would get the same answer.
     Unreadable(Unreadable),
     /// No customer.
     None,
 }
 
-/// Whether a byte of a request may have reached the remote.
+/// Whether bytes of a request may have reached the remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BytesSent {
-    /// There was no connection.
+    /// There was no connection, so no byte was sent.
     None,
-    /// It may have taken effect, whatever came back.
+    /// Bytes may have been sent, and the request may have taken effect, whatever the answer.
     Maybe,
 }
 
-/// A push whose outcome is a refusal, or not known.
+/// A push that was refused, or whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct PushError {
-    /// What happened.
+    /// The error.
     pub error: RemoteError,
-    /// Whether it may have taken effect all the same. A refusal in the API's own words has not.
+    /// Whether the push may have taken effect anyway. A refusal by the API itself had no effect.
     pub bytes_sent: BytesSent,
 }

@@ -1,25 +1,27 @@
-//! How a moment is written down: RFC 3339 in UTC with milliseconds, so that text sorts as time and SQLite's date functions
-//! take it.
+//! The text format of times: RFC 3339 in UTC with milliseconds. It sorts as text, and SQLite's date
+//! functions accept it.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// The longest wait that the remote can ask for. A wait until the year 9999 is a mistake, not a wish.
+/// LONGEST_PAUSE limits the wait that the remote can ask for: a wait until the year 9999 is a
+/// mistake.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// The written form, as in `2026-01-31T09:30:00.000Z`. Below a millisecond it is cut, not rounded.
+/// Formats a time as `2026-01-31T09:30:00.000Z`. Digits below a millisecond are cut, not rounded.
 pub fn written(moment: Timestamp) -> String {
     format!("{moment:.3}")
 }
 
-/// Reads any RFC 3339 time, whatever its offset and precision.
+/// Parses any RFC 3339 time, whatever its offset and precision.
 pub fn read(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
-/// The moment until which the remote asked us to wait, as it was written down, if that is still to come. One that lies further ahead
-/// than can be asked for was written by a clock that has been set back since: it says nothing any more.
+/// Parses the stored time until which the remote asked to wait, if it is still in the future. A
+/// time further ahead than [`LONGEST_PAUSE`] was stored by a clock that was set back since, and is
+/// ignored.
 pub fn pause_until(text: &str, now: Timestamp) -> Option<Timestamp> {
     read(text).filter(|until| *until > now && until.duration_since(now).unsigned_abs() <= LONGEST_PAUSE)
 }

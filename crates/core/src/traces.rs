@@ -1,23 +1,26 @@
-//! By what a customer is recognised in a text that somebody else wrote: its id, its emails, and what else was said of it.
+//! Recognizes a customer in text from outside: by its id, its emails, and other values of its
+//! history.
 //!
-//! A text is searched as it is and with JSON's escapes read, in either case of ASCII letters: `A@B.C` and `a\u0040b.c` are one
-//! email. What is too short to say anything is not looked for.
+//! A text is searched as it is and with its JSON escapes decoded, without regard to the case of
+//! ASCII letters. `A@B.C` and `a\u0040b.c` are the same email. Values that are too short to
+//! identify a customer are not searched.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Shorter ids are looked for as `customer_id` alone, never in the middle of a text.
+/// SHORTEST_ID controls the length in bytes from which an id is searched inside a text. A shorter
+/// id is only compared with `customer_id`.
 const SHORTEST_ID: usize = 8;
 
-/// The shortest email that is looked for, in bytes.
+/// SHORTEST_EMAIL controls the length in bytes from which an email is searched.
 const SHORTEST_EMAIL: usize = 5;
 
-/// The shortest other value, in bytes.
+/// SHORTEST_OTHER controls the length in bytes from which another value is searched.
 const SHORTEST_OTHER: usize = 6;
 
-/// Members that say nothing of a person, or that have a rule of their own: a payment source is four digits and a month, and tokens
-/// are wiped when their intent settles.
+/// Members that do not identify a person, or that have a rule of their own. A payment source is
+/// four digits and a month, and tokens are wiped when their intent settles.
 const NO_TRACE: [&str; 12] = [
     "code",
     "created_at",
@@ -33,7 +36,7 @@ const NO_TRACE: [&str; 12] = [
     "status",
 ];
 
-/// What one customer is recognised by.
+/// The values by which one customer is recognized.
 #[derive(Clone, Default)]
 pub struct Traces {
     id: String,
@@ -41,12 +44,12 @@ pub struct Traces {
     others: BTreeSet<String>,
 }
 
-/// A text that is searched.
+/// A text to search.
 #[derive(Clone, Debug)]
 pub struct SearchText(Vec<String>);
 
 impl SearchText {
-    /// Takes bytes as text, whatever they are.
+    /// Takes bytes as text; invalid UTF-8 is replaced.
     pub fn new(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
         let read = text.contains('\\').then(|| unescaped(&text).to_ascii_lowercase());
@@ -60,12 +63,12 @@ impl SearchText {
 }
 
 impl Traces {
-    /// A customer of whom nothing but the id is known yet.
+    /// The traces of a customer of which only the id is known.
     pub fn of(id: &str) -> Self {
         Self { id: id.to_owned(), ..Self::default() }
     }
 
-    /// Adds what a JSON value says: a customer's body, or an intent's parts.
+    /// Adds the values of a JSON value: a customer's body, or the parts of an intent.
     pub fn add(&mut self, value: &Value) {
         match value {
             Value::Object(members) => {
@@ -95,7 +98,7 @@ impl Traces {
         }
     }
 
-    /// The emails, over the whole history.
+    /// Returns the emails of the whole history.
     pub fn emails(&self) -> impl Iterator<Item = &str> {
         self.emails.iter().map(String::as_str)
     }
@@ -105,12 +108,13 @@ impl Traces {
         self.emails().any(|known| known.eq_ignore_ascii_case(email))
     }
 
-    /// Whether the id stands in a text.
+    /// Whether a text contains the id.
     pub fn id_in(&self, text: &SearchText) -> bool {
         self.id.len() >= SHORTEST_ID && text.has(&self.id)
     }
 
-    /// Whether an email stands in a text, or another value for which `is_rare` says that nobody else has it too.
+    /// Whether a text contains an email, or another value for which `is_rare` says that no other
+    /// customer has it.
     pub fn value_in<E>(
         &self,
         text: &SearchText,
@@ -127,7 +131,8 @@ impl Traces {
         Ok(false)
     }
 
-    /// Whether this JSON text is an intent for this customer and nobody else: for its id, or for nobody's and with its email.
+    /// Whether this JSON text is an intent for this customer only: it has this customer's id, or no
+    /// id and this customer's email.
     pub fn is_only_about_customer(&self, intent: &[u8]) -> bool {
         let Ok(Value::Object(intent)) = super::json::parse(intent) else { return false };
         match intent.get("customer_id") {
@@ -140,7 +145,7 @@ impl Traces {
         }
     }
 
-    /// The text with every email and other value hidden: for names of files.
+    /// Returns the text with every email and other value masked. It is used for file names.
     pub fn hidden(&self, text: &str) -> String {
         let mut hidden = text.to_owned();
         for value in self.emails.iter().chain(&self.others) {
@@ -157,12 +162,12 @@ impl Traces {
 
 impl std::fmt::Debug for Traces {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // What is to be erased must not get into a log.
+        // Data that is to be erased must not reach a log.
         f.debug_struct("Traces").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-/// The text with JSON's escapes read, wherever they stand; what is none stays.
+/// Decodes JSON escapes anywhere in a text. Invalid escapes are kept unchanged.
 fn unescaped(text: &str) -> String {
     let mut read = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -6,26 +6,26 @@ use super::fingerprint::{Fingerprint, fingerprint};
 use super::json::scan;
 use super::{BadCustomer, CustomerId, PassId};
 
-/// How much of a text that is too long identifies it.
+/// COMPARED controls how many bytes of a text that is too long identify it.
 const COMPARED: usize = 4 << 10;
 
-/// One unreadable customer: what identifies it, and the reason.
+/// One unreadable customer, with its identity and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its id, where that can be read.
+    /// Its id, if that is readable.
     pub id: Option<CustomerId>,
-    /// Its position on its page, from 1; `None` where it was requested by its id.
+    /// Its position on its page, from 1; `None` if it was requested by its id.
     pub position: Option<u64>,
-    /// Identifies its text, or the beginning of it where it is too long.
+    /// The fingerprint of its text, or of the beginning of a text that is too long.
     pub fingerprint: Fingerprint,
-    /// Why it cannot be read.
+    /// Why it is unreadable.
     pub reason: BadCustomer,
 }
 
 impl Unreadable {
-    /// A customer with this text, which may be cut off.
+    /// An unreadable customer with this text, which may be truncated.
     pub fn new(text: &[u8], position: Option<u64>, reason: BadCustomer) -> Self {
-        // How much is kept of a text that is cut off depends on what stands before it in the answer.
+        // The length of a truncated text depends on what precedes it in the answer.
         let compared = match reason {
             BadCustomer::TooLarge { .. } => &text[..text.len().min(COMPARED)],
             _ => text,
@@ -35,7 +35,7 @@ impl Unreadable {
 }
 
 impl Unreadable {
-    /// The same number for the same customer, as far as can be known.
+    /// Returns the same number for the same customer, as far as it can be identified.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match &self.id {
@@ -49,15 +49,15 @@ impl Unreadable {
 /// Where and when an unreadable customer was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableOccurrence {
-    /// The page of the list and the position on it; `None` where it was requested by its id.
+    /// The page of the list and the position on it; `None` if it was requested by its id.
     pub place: Option<(u64, u64)>,
-    /// When, in the written form of [`time`](super::time).
+    /// When it was seen, in the format of [`time`](super::time).
     pub at: String,
     /// The pass that saw it.
     pub pass: Option<PassId>,
 }
 
-/// How an unreadable customer is named: `customer ID (page 3, position 5)`.
+/// Names an unreadable customer, such as `customer ID (page 3, position 5)`.
 pub fn phrase(id: Option<&str>, page: Option<u64>, position: Option<u64>) -> String {
     let place = page.zip(position).map(|(page, position)| format!("page {page}, position {position}"));
     match (id, place) {
@@ -68,7 +68,7 @@ pub fn phrase(id: Option<&str>, page: Option<u64>, position: Option<u64>) -> Str
     }
 }
 
-/// The id in a customer's text, which may be cut off or no JSON.
+/// Returns the id in a customer's text, which may be truncated or invalid JSON.
 pub fn id_in(text: &[u8]) -> Option<CustomerId> {
     let id: String = serde_json::from_slice(scan::member(text, "id")?).ok()?;
     CustomerId::new(id).ok()

@@ -1,9 +1,9 @@
-//! Reads the window of a create: the customers that the API says were created since a moment.
+//! Reads the window of a create: the customers created since a given time, as the API lists them.
 //!
-//! The list may move while it is read, and its `total` may be wrong. So the window is read until
-//! two readings in a row agree, and `total` decides only whether it proves absence ([`WindowCoverage`]).
-//! The caller sends the requests: it asks for the page of [`WindowReading::query`] and hands the
-//! answer to [`WindowReading::take`].
+//! The list may move during the reading, and its `total` may be wrong. So the window is read until
+//! two readings in a row agree. `total` decides only whether the window proves absence
+//! ([`WindowCoverage`]). The caller sends the requests: it requests the page of
+//! [`WindowReading::query`] and passes the answer to [`WindowReading::take`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,66 +16,66 @@ use crate::plan::walk;
 use crate::remote::error::{ErrorCause, RemoteError};
 use crate::{Customer, CustomerId, Page, PageQuery, time};
 
-/// OWN_PER_PAGE is the API's default page size. A server that refuses a larger one is asked with
-/// it.
+/// OWN_PER_PAGE is the API's default page size. It is requested from a server that refuses a larger
+/// one.
 const OWN_PER_PAGE: u32 = 10;
 
-/// READINGS controls how many times the window is read until two readings in a row agree.
+/// READINGS limits how many times the window is read until two readings in a row agree.
 const READINGS: usize = 5;
 
-/// MOST_TOO_LARGE controls how many pages of one customer each may be too large in one reading.
+/// MOST_TOO_LARGE limits how many pages with one customer each may be too large in one reading.
 const MOST_TOO_LARGE: u32 = 100;
 
 /// MOST_PAGES limits the pages of one reading, whatever the hints promise.
 const MOST_PAGES: u64 = 10_000;
 
-/// What is looked for, and where.
+/// The search criteria for a create's customer.
 #[derive(Clone, Debug)]
 pub struct WindowQuery {
     /// The earliest creation time.
     pub from: Timestamp,
-    /// What the create's customer is recognized by.
+    /// The criteria for a customer of this create.
     pub wanted: CreateMatcher,
     /// How far the create's key was trusted when the reading began.
     pub trust: KeyTrust,
 }
 
-/// Why a window gives no result.
+/// Why a window has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WindowError {
     /// A request failed.
     Remote(RemoteError),
-    /// The list changed while it was read.
+    /// The list changed during the reading.
     Moving(String),
 }
 
-/// The customers that one reading showed. A window may be long, so whole customers are kept only
-/// where they could be the create's.
+/// The customers of one reading. A window may be long, so a whole customer is kept only if the
+/// create may have made it.
 #[derive(Clone, Debug, Default)]
 pub struct CreateWindow {
     /// A digest of each listed id.
     all: HashSet<u64>,
-    /// How many customers cannot be read: each could be the create's.
+    /// The number of unreadable customers. The create may have made any of them.
     unreadable: u64,
     /// The last `total`.
     total: Option<u64>,
-    /// Whether `total` changed within this reading or since the one before.
+    /// Whether `total` changed within this reading or since the previous one.
     total_moves: bool,
-    /// Each customer that was created in the window, or whose creation time is missing, with a
-    /// digest of its body.
+    /// The customers that were created in the window or have no creation time, each with a digest
+    /// of its body.
     created: BTreeMap<CustomerId, u64>,
-    /// Those of `created` that could be the create's, sorted by id.
+    /// The customers of `created` that the create may have made, sorted by id.
     pub candidates: Vec<Customer>,
 }
 
 impl CreateWindow {
-    /// What this window proves.
+    /// Returns what this window proves.
     pub fn coverage(&self) -> WindowCoverage {
         let is_exact = self.total == Some(self.all.len() as u64) && !self.total_moves;
         if self.unreadable == 0 && is_exact { WindowCoverage::Whole } else { WindowCoverage::Partial }
     }
 
-    /// Describes the size: how many customers it shows, and how many its list counts.
+    /// Describes the size: the number of customers shown, and the number that the list counts.
     pub fn size(&self) -> String {
         let shown = self.all.len();
         let unreadable = match self.unreadable {
@@ -99,13 +99,13 @@ impl CreateWindow {
             && self.candidates == other.candidates
     }
 
-    /// Adds the customers of a page. A customer that cannot be read does not count as shown.
+    /// Adds the customers of a page. An unreadable customer does not count as shown.
     fn add(&mut self, page: &Page, query: &WindowQuery) -> Added {
         let (before, mut on_page, mut repeats) = (self.all.len(), HashSet::new(), false);
         self.unreadable += page.unreadable.len() as u64;
         for listed in &page.deleted {
-            // If the create's customer was deleted since, the create took effect. So a deleted
-            // customer that could be it leaves absence unproven.
+            // If the create's customer was deleted since, the create took effect. So a matching
+            // deleted customer leaves absence unproven.
             if listed.read().is_ok_and(|customer| !query.wanted.could_be(&customer)) {
                 self.all.insert(digest_of(listed.id().as_str()));
             } else {
@@ -117,7 +117,7 @@ impl CreateWindow {
                 self.unreadable += 1;
                 continue;
             };
-            // A list that moves shows a customer twice.
+            // A list that moves may show a customer twice.
             let id = digest_of(listed.id().as_str());
             let is_first_on_page = on_page.insert(id);
             if self.all.insert(id) {
@@ -129,8 +129,8 @@ impl CreateWindow {
         Added { shows_new: self.all.len() > before, repeats }
     }
 
-    /// The API filters by creation time itself; a server that does not must not make the window
-    /// longer than it is.
+    /// Adds a customer that was created in the window. The API filters by creation time itself, but
+    /// a server that does not must not make the window longer.
     fn add_created(&mut self, customer: Customer, query: &WindowQuery) {
         let created = customer.created_at().and_then(time::read);
         if created.is_some_and(|created| created < query.from) {
@@ -142,7 +142,7 @@ impl CreateWindow {
         }
     }
 
-    /// Whether the list ends with this page: every hint about its size agrees.
+    /// Whether the list ends with this page. All hints about its size must agree.
     fn ends_with(&self, page: u64, last_page: Option<u64>) -> bool {
         let is_last = last_page.map(|last| page >= last);
         let is_whole = self.total.map(|total| self.all.len() as u64 >= total);
@@ -152,9 +152,9 @@ impl CreateWindow {
 
 /// What a page adds to a window.
 struct Added {
-    /// Whether it shows a customer that no page before it showed.
+    /// Whether the page shows a customer that no earlier page showed.
     shows_new: bool,
-    /// Whether it shows a customer that a page before it showed.
+    /// Whether the page shows a customer that an earlier page showed.
     repeats: bool,
 }
 
@@ -164,7 +164,7 @@ fn digest_of(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// One reading from the first page to the last.
+/// One reading, from the first page to the last.
 #[derive(Clone, Debug)]
 struct Scan {
     window: CreateWindow,
@@ -174,7 +174,7 @@ struct Scan {
     most_pages: Option<u64>,
 }
 
-/// What follows a page.
+/// What happens after a page.
 #[derive(Debug)]
 enum AfterPage {
     Next,
@@ -205,12 +205,12 @@ impl Scan {
                 self.per_page = OWN_PER_PAGE;
                 AfterPage::Next
             }
-            // Read the whole window again, in smaller pages.
+            // Read the whole window again with smaller pages.
             ErrorCause::TooLarge { .. } if self.per_page > 1 => {
                 *self = Self::new(self.per_page / 2);
                 AfterPage::Next
             }
-            // A customer that cannot be read does not count as shown: the window proves no absence.
+            // An unreadable customer does not count as shown, so the window proves no absence.
             ErrorCause::TooLarge { .. } if self.too_large < MOST_TOO_LARGE => {
                 self.too_large += 1;
                 self.window.unreadable += 1;
@@ -221,7 +221,7 @@ impl Scan {
                 let cause = ErrorCause::Unusable("pages for one customer each are too large".to_owned());
                 AfterPage::Failed(RemoteError { cause, retry_after: None, ..error })
             }
-            // Some servers answer a page after the last one like this.
+            // Some servers answer like this to a page after the last one.
             ErrorCause::Rejected(told) if self.page > 1 && told.status == 404 => AfterPage::Whole,
             _ => AfterPage::Failed(error),
         }
@@ -234,13 +234,13 @@ impl Scan {
         self.window.total = hints.total;
         let added = self.window.add(page, query);
         let shows_more = added.shows_new || !page.unreadable.is_empty();
-        // Another page may follow a full one, whatever the hints say.
+        // A full page may be followed by another one, whatever the hints say.
         let is_full = page.len() >= hints.per_page.unwrap_or(self.per_page.into());
         if !shows_more || (!is_full && self.window.ends_with(self.page, hints.last_page)) {
             return AfterPage::Whole;
         }
         // The list moved if the page repeats earlier customers, shows new ones, and `total`
-        // changed. A changed `total` alone does not show that.
+        // changed. A changed `total` alone does not prove that.
         if self.window.total_moves && added.repeats {
             return AfterPage::Moved;
         }
@@ -269,14 +269,14 @@ impl<'a> WindowReading<'a> {
         Self { query, per_page, scan: Scan::new(per_page), readings: 0, last: None }
     }
 
-    /// The page to request next.
+    /// Returns the page to request next.
     pub fn query(&self) -> PageQuery {
         let Scan { page, per_page, .. } = self.scan;
         PageQuery { page, per_page, created_from: Some(self.query.from) }
     }
 
     /// Takes the answer for [`Self::query`]. Returns the window once two readings in a row agree,
-    /// or why there is none; `None` while there is more to request.
+    /// or the error; `None` while more pages are needed.
     pub fn take(&mut self, answer: Result<Page, RemoteError>) -> Option<Result<CreateWindow, WindowError>> {
         match self.scan.take(answer, self.query) {
             // The next reading would have even more pages.
@@ -289,7 +289,7 @@ impl<'a> WindowReading<'a> {
             AfterPage::Whole => self.compare(),
             AfterPage::Moved => {
                 self.last = None;
-                // Under a trusted key the same request is the same create: more readings are not
+                // Under a trusted key the same request is the same create, so more readings are not
                 // worth their requests.
                 if self.query.trust == KeyTrust::Full {
                     Some(Err(self.gives_up()))
@@ -301,8 +301,8 @@ impl<'a> WindowReading<'a> {
         }
     }
 
-    /// Compares this reading with the one before it. Where they disagree about `total`, the window
-    /// proves no absence.
+    /// Compares this reading with the previous one. If their `total` differs, the window proves no
+    /// absence.
     fn compare(&mut self) -> Option<Result<CreateWindow, WindowError>> {
         let mut window = std::mem::take(&mut self.scan.window);
         window.candidates.sort_by(|a, b| a.id().cmp(b.id()));

@@ -1,10 +1,11 @@
-//! Decides whether a create took effect, where its key cannot be counted on, by the customers that were created since.
+//! Decides whether a create took effect, if its key is not enough, by the customers created since.
 //!
-//! A customer is a *candidate* if no other intent made it, the mirror did not have it before the first attempt, and it could be this
-//! create's customer. Unrelated customers do not matter, live or gone. With a tag (a metadata key that carries the intent's id) the
-//! candidates are the customers that carry the id. Without a tag two findings are proof: no candidate in a list that shows all that it
-//! counts, or exactly one candidate that is what was asked for, and no other open create that could have made it. Anything else is
-//! for an operator.
+//! A customer is a *candidate* if no other intent created it, the mirror did not have it before the
+//! first attempt, and it matches the create. Other customers do not matter, live or gone. With a
+//! tag (a metadata key that carries the intent's id) a customer matches if it carries the id.
+//! Without a tag two results are proof. One is that there is no candidate in a window that shows
+//! all customers it counts. The other is exactly one candidate that equals the request, if no other
+//! open create may have made it. In any other case an operator decides.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -12,17 +13,19 @@ use serde_json::{Map, Value};
 use crate::intent::IntentBody;
 use crate::{Customer, CustomerId};
 
-/// How long before its first attempt the window begins.
+/// WINDOW_BEGINS_BEFORE controls how long before the first attempt the window begins.
 pub const WINDOW_BEGINS_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 
-/// Returns where the window begins: before the first attempt, by the earlier of our clock (`ours`) and the server's. Either may be
-/// ahead, and a window that begins too late hides the customer that is looked for.
+/// Returns the begin of the window, from the earlier of our clock (`ours`) and the server's at the
+/// first attempt. Either clock may be ahead, and a window that begins too late hides the create's
+/// customer.
 pub fn window_from(ours: Option<Timestamp>, server: Timestamp) -> Timestamp {
     let first = ours.map_or(server, |ours| ours.min(server));
     first.checked_sub(WINDOW_BEGINS_BEFORE).unwrap_or(Timestamp::MIN)
 }
 
-/// Whether the email is the one that was asked for; case and surrounding white space apart, because the API may change them.
+/// Whether the customer has the requested email. Case and surrounding white space are ignored,
+/// because the API may change them.
 pub fn has_same_email(wanted: &IntentBody, customer: &Customer) -> bool {
     let plain = |email: &str| email.trim().to_lowercase();
     let asked = wanted.fields().get("email").and_then(Value::as_str).map(plain);
@@ -35,30 +38,31 @@ fn has_tag(tag: &str, id: &str, customer: &Customer) -> bool {
     metadata.and_then(|metadata| metadata.get(tag)).and_then(Value::as_str) == Some(id)
 }
 
-/// How much of a customer must fit for it to be a candidate.
+/// How much of a customer must match the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchMode {
-    /// Email, metadata and source: the create was sent not long ago.
+    /// Email, metadata and source: the create was sent recently.
     All,
-    /// Email or metadata: the create was sent so long ago that the customer may have been edited since.
+    /// Email or metadata: the create was sent long ago, and the customer may have been edited
+    /// since.
     Any,
 }
 
-/// What a create's customer is recognized by.
+/// The criteria by which a create's customer is recognized.
 #[derive(Clone, Debug)]
 pub struct CreateMatcher {
     /// The intent's id.
     pub id: String,
-    /// What it asked for, without the tag.
+    /// The requested parameters, without the tag.
     pub body: IntentBody,
     /// The metadata key under which the create carried the id.
     pub tag: Option<String>,
-    /// How much must fit, where there is no tag.
+    /// How much must match if there is no tag.
     pub fit: MatchMode,
 }
 
 impl CreateMatcher {
-    /// Whether a customer in this state could be the create's.
+    /// Whether the create may have made a customer with this state.
     pub fn could_be(&self, customer: &Customer) -> bool {
         if let Some(tag) = &self.tag {
             return has_tag(tag, &self.id, customer);
@@ -67,8 +71,8 @@ impl CreateMatcher {
         let theirs = given_metadata(customer.fields());
         let holds_metadata = asked.iter().all(|(key, value)| theirs.get(key) == Some(value));
         match self.fit {
-            // A create without payment details makes a customer without a source. The other way round nothing follows: the API may
-            // hide sources.
+            // A create without payment details makes a customer without a source. With payment
+            // details the source proves nothing, because the API may hide it.
             MatchMode::All => {
                 let source_fits = self.body.token().is_some() || customer.source().is_none();
                 has_same_email(&self.body, customer) && holds_metadata && source_fits
@@ -81,61 +85,61 @@ impl CreateMatcher {
 /// Whether the window shows as many customers as its list counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowCoverage {
-    /// It does: a customer that it does not show is not there.
+    /// It does: a customer that it does not show does not exist.
     Whole,
-    /// It shows fewer or more, or does not say how many there are: it proves presence, and no absence.
+    /// It shows fewer or more, or has no count. It proves presence but not absence.
     Partial,
 }
 
-/// Where a candidate is.
+/// The state of a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CandidateState {
-    /// In the window.
+    /// It is in the window.
     Listed(Customer),
-    /// At the API, which dates it before the window.
+    /// It exists, but its creation time is before the window.
     Earlier(Customer),
-    /// Not at the API any more.
+    /// It no longer exists.
     Gone,
 }
 
 /// The candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Candidates {
-    /// There is none.
+    /// There is no candidate.
     None,
-    /// There is one.
+    /// There is one candidate.
     One(CustomerId, CandidateState),
-    /// There are so many, wherever they are.
+    /// There are this many candidates, in any state.
     Several(usize),
 }
 
-/// What is known when the decision is made.
+/// The facts for the decision.
 #[derive(Clone, Copy, Debug)]
 pub struct CreateEvidence<'a> {
-    /// What the create's customer is recognized by.
+    /// The criteria for the create's customer.
     pub wanted: &'a CreateMatcher,
-    /// The customers that could be it.
+    /// The candidates.
     pub candidates: &'a Candidates,
     /// What the window proves.
     pub coverage: WindowCoverage,
-    /// Whether another create of the same content is open, and might have made the one.
+    /// Whether another open create has the same content, and may have made the candidate.
     pub has_twin: bool,
 }
 
-/// What became of the create.
+/// What the evidence says about the create.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CreateConclusion<'a> {
-    /// It made this customer.
+    /// The create made this customer.
     Made(&'a Customer),
-    /// It made none: it may be sent again.
+    /// The create made no customer, so it may be sent again.
     Absent,
     /// There is no candidate, but the window does not prove absence.
     Unproven,
-    /// It cannot be decided, and why.
+    /// The evidence is not sufficient, for this reason.
     Unclear(String),
 }
 
-/// Decides what became of a create.
+/// Decides what the evidence says about a create.
 pub fn conclude<'a>(evidence: CreateEvidence<'a>) -> CreateConclusion<'a> {
     let CreateEvidence { wanted, candidates, coverage, has_twin } = evidence;
     match (&wanted.tag, candidates) {
@@ -176,14 +180,14 @@ pub fn conclude<'a>(evidence: CreateEvidence<'a>) -> CreateConclusion<'a> {
     }
 }
 
-/// Whether a customer has the email and the metadata that a create asked for.
+/// Whether a customer has exactly the requested email and metadata.
 fn equals_request(wanted: &IntentBody, customer: &Map<String, Value>) -> bool {
     let null = Value::Null;
     let email = |fields: &Map<String, Value>| fields.get("email").unwrap_or(&null).clone();
     email(wanted.fields()) == email(customer) && given_metadata(wanted.fields()) == given_metadata(customer)
 }
 
-/// The metadata without the keys that are null: whether such a key is kept or not, the API says.
+/// Returns the metadata without null values. The API decides whether it keeps such a key.
 fn given_metadata(fields: &Map<String, Value>) -> Map<String, Value> {
     let given = fields.get("metadata").and_then(Value::as_object);
     let given = given.into_iter().flatten().filter(|(_, value)| !value.is_null());
@@ -208,7 +212,7 @@ mod tests {
         CreateMatcher { id: "i1".to_owned(), body, tag: tag.map(str::to_owned), fit }
     }
 
-    /// The finding in short.
+    /// Returns the conclusion as text.
     fn found(tag: Option<&str>, candidates: Candidates, coverage: WindowCoverage, has_twin: bool) -> String {
         let wanted = wanted(body(), tag, MatchMode::All);
         match conclude(CreateEvidence { wanted: &wanted, candidates: &candidates, coverage, has_twin }) {

@@ -1,4 +1,4 @@
-//! How far an idempotency key prevents a second customer, by its age.
+//! How far an idempotency key prevents a duplicate customer, by its age.
 
 use std::time::Duration;
 
@@ -12,35 +12,36 @@ use crate::time;
 /// key. KOMOJU remembers a key for up to 24 hours.
 pub const KEY_TRUSTED_FOR: SignedDuration = SignedDuration::from_hours(20);
 
-/// How far the key of a create prevents a second customer.
+/// How far the key of a create prevents a duplicate customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyTrust {
     /// A second request under the key is the same create. The lost answer may have been a 5xx,
-    /// which KOMOJU may keep under the key or not. So the create is not sent again where its
-    /// customer is plain to see.
+    /// which KOMOJU may or may not keep under the key. So the create is not sent again if its
+    /// customer can be found.
     Full,
-    /// The key is young, but an attempt was answered with a 5xx, or the tag shows what happened.
-    /// The create is sent again where the customers since then do not contradict it.
+    /// The key is young, but an attempt was answered with a 5xx, or a tag can show the result. The
+    /// create is sent again unless the customers since then contradict it.
     Doubtful,
     /// KOMOJU may have forgotten the key.
     Expired,
 }
 
-/// What the clocks say of a create's first attempt.
+/// A create's first attempt, by several clocks.
 #[derive(Clone, Copy, Debug)]
 struct FirstAttempt {
-    /// When it began, by the wall clock.
+    /// When the attempt began, by the wall clock.
     at: Timestamp,
     /// The wall clock now.
     now: Timestamp,
-    /// Its age by the server's clock.
+    /// The attempt's age by the server's clock.
     server: Option<SignedDuration>,
-    /// Its age by the clock of the boot, within the same boot.
+    /// The attempt's age by the boot clock, if the boot is the same.
     same_boot: Option<Duration>,
 }
 
-/// Returns how far the key of an unanswered create is trusted; `None` where the key is young and
-/// nothing is known by which its customer could be found. `server_time` is the server's clock now.
+/// Returns how far the key of an unanswered create is trusted. `server_time` is the server's clock
+/// now. Returns `None` if the key is young and no date of the first attempt is known by which its
+/// customer could be found.
 pub fn key_trust(open: &OpenIntent, now: &Moment, server_time: Option<Timestamp>) -> Option<KeyTrust> {
     let is_dated = open.frozen.first_server_at.is_some();
     if !is_young(first_attempt(open, now, server_time)) {
@@ -64,7 +65,8 @@ fn first_attempt(open: &OpenIntent, now: &Moment, server_time: Option<Timestamp>
 }
 
 /// Whether the key is younger than [`KEY_TRUSTED_FOR`], by the clock that shows the greatest age. A
-/// wall clock before the first attempt is wrong, so the age is unknown, and the key counts as old.
+/// wall clock before the first attempt is wrong. The age is then unknown, and the key counts as
+/// old.
 fn is_young(first: Option<FirstAttempt>) -> bool {
     let Some(first) = first else { return false };
     let ours = first.now.duration_since(first.at);

@@ -1,7 +1,8 @@
-//! Reads that lag: whether what a read shows may be older than what the change log says.
+//! Decides whether a read may be older than the change log.
 //!
-//! KOMOJU's reads may come from a replica or a cache that is behind its writes by up to `consistency_s`. So a read that shows what
-//! the log replaced within that time is not applied: the customer is requested again by itself when the time has passed.
+//! KOMOJU's reads may come from a replica or a cache that lags behind its writes by up to
+//! `consistency_s`. So a read that shows a state which the log replaced within that time is not
+//! applied. The customer is requested again by its id when the time has passed.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,7 +14,7 @@ pub use crate::lag::{Consistency, DeferredRead, RecentChange};
 /// A read that differs from the mirror.
 #[derive(Clone, Copy, Debug)]
 pub struct DifferingRead<'a> {
-    /// What it shows.
+    /// What the read shows.
     pub shown: &'a Customer,
     /// When it was requested.
     pub requested_at: Timestamp,
@@ -28,21 +29,22 @@ pub enum ReadReason {
     Pass,
     /// The same pass has read it before.
     SamePass,
-    /// A read of it was left out, at least `consistency_s` ago.
+    /// An earlier read of it was deferred, at least `consistency_s` ago.
     Recheck,
 }
 
-/// An entry that is stamped later than so long after a request was written while the clock was wrong: no request takes so long.
+/// LONGEST_REQUEST controls which entries count as written by a wrong clock: those dated later than
+/// this after a request. No request takes so long.
 const LONGEST_REQUEST: SignedDuration = SignedDuration::from_hours(1);
 
-/// Judges a read that differs from the mirror. `history` is the customer's log, the newest entry first, at least as far back as
-/// `consistency` reaches. `None` where the read may be applied.
+/// Checks a read that differs from the mirror. `history` is the customer's log, newest entry first,
+/// at least as far back as `consistency` reaches. Returns `None` if the read may be applied.
 pub fn check(
     read: DifferingRead<'_>,
     history: &[RecentChange],
     consistency: Consistency,
 ) -> Option<DeferredRead> {
-    // The age of such an entry is not known. A recheck comes at least `consistency_s` after it.
+    // The age of such an entry is unknown, but a recheck happens at least `consistency_s` after it.
     let is_old = |at: Timestamp| {
         read.occasion == ReadReason::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
     };
@@ -67,14 +69,16 @@ pub fn check(
             note(entry.at, false, None);
         }
     }
-    // The same pass has read something else of it: one of the two is old, and which one is not known.
+    // The same pass has already read another state. One of the two is old, but it is not known
+    // which.
     if read.occasion == ReadReason::SamePass {
         note(read.requested_at, false, None);
     }
     left_out
 }
 
-/// Whether a read shows this state. A null `source` may only be hidden, so it is compared as the mirror would take it.
+/// Whether a read shows this state. A null `source` may only be hidden, so the read is compared in
+/// the same way as with the mirror.
 fn shows(shown: &Customer, body: Option<&str>) -> bool {
     let Some(body) = body else { return false };
     let state = MirrorRow {

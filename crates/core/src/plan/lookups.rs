@@ -1,24 +1,26 @@
-//! How many requests for single customers a pass makes, and how often each is tried.
+//! Controls how many single customers a pass requests, and how often each request is tried.
 
 use super::retry::TRIES;
 use crate::PassKind;
 
-/// LEAST_LOOKUPS controls how many single requests a sweep may make at least.
+/// LEAST_LOOKUPS controls how many single requests a sweep may send at least.
 const LEAST_LOOKUPS: u64 = 100;
 
-/// MOST_UNCLEAR controls after how many customers without a usable answer a sweep requests no further suspects.
+/// MOST_UNCLEAR controls after how many customers without a usable answer a sweep requests no more
+/// suspects.
 const MOST_UNCLEAR: usize = 20;
 
-/// PATIENT_WITH controls how many customers without a usable answer get all their tries. The rest of such a pass gets one try each, so
-/// that an API that fails for every missing customer does not take half a minute for each.
+/// FULL_TRIES_FOR controls how many customers without a usable answer get all their tries. After
+/// that each customer of the pass gets one try. Otherwise an API that fails for every missing
+/// customer would take half a minute for each.
 const FULL_TRIES_FOR: usize = 3;
 
-/// Returns how many single requests a sweep may make that has read so many pages.
+/// Returns how many single requests a sweep may send after it read this number of pages.
 pub fn budget(pages: u64) -> u64 {
     pages.max(LEAST_LOOKUPS)
 }
 
-/// The single requests that a pass may still make.
+/// The single requests that a pass may still send.
 #[derive(Clone, Debug)]
 pub struct LookupBudget {
     kind: PassKind,
@@ -28,12 +30,13 @@ pub struct LookupBudget {
 }
 
 impl LookupBudget {
-    /// Without bounds, for deletions that an operator approved.
+    /// A budget without limits, for deletions that an operator approved.
     pub fn unlimited(kind: PassKind) -> Self {
         Self { kind, left: u64::MAX, unclear: 0, most_unclear: usize::MAX }
     }
 
-    /// From here on the pass requests its own suspects: as many as it read pages, and at least 100.
+    /// Limits the requests for the pass's own suspects to the number of pages that it read, and at
+    /// least 100.
     pub fn limit(&mut self, pages: u64) {
         self.left = budget(pages);
         self.most_unclear = self.unclear + MOST_UNCLEAR;
@@ -44,24 +47,24 @@ impl LookupBudget {
         self.left > 0 && self.unclear < self.most_unclear
     }
 
-    /// How many more customers may be requested.
+    /// Returns how many more customers may be requested.
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// How many customers gave no usable answer.
+    /// Returns how many customers had no usable answer.
     pub fn unclear(&self) -> usize {
         self.unclear
     }
 
-    /// How often the next request may be tried.
+    /// Returns how often the next request may be tried.
     pub fn tries(&self) -> usize {
-        // A probe is repeated soon.
+        // A probe does not retry, because the next probe follows soon.
         let has_full_tries = self.unclear < FULL_TRIES_FOR && self.kind == PassKind::Sweep;
         if has_full_tries { TRIES } else { 1 }
     }
 
-    /// Counts a request and whether its answer was usable.
+    /// Counts a request, and whether its answer was usable.
     pub fn spend(&mut self, is_clear: bool) {
         self.left = self.left.saturating_sub(1);
         self.unclear += usize::from(!is_clear);

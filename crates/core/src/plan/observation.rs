@@ -1,4 +1,5 @@
-//! One read of a customer, from the list or by its own GET: what it means for the mirror and the change log.
+//! Decides what one read of a customer means for the mirror and the change log. The read is a list
+//! or the customer's own GET.
 
 use std::fmt;
 
@@ -8,39 +9,42 @@ use super::comparison;
 use super::lag::{self, Consistency, DeferredRead, ReadReason, RecentChange};
 use crate::{ChangeKind, Customer, CustomerId, MirrorRow, Source};
 
-/// PUSH_TAKES controls after how long a customer is requested again whose push is under way, at least.
+/// PUSH_DURATION controls how long after a read a customer with a push in progress is requested
+/// again at least.
 const PUSH_DURATION: SignedDuration = SignedDuration::from_secs(1);
 
-/// What is known of the customer when the read is compared.
+/// What is known about the customer when the read is compared.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownCustomer<'a> {
     /// Its row in the mirror, live or deleted.
     pub mirror: Option<&'a MirrorRow>,
-    /// The newest entries of its log, the newest first, at least as far back as reads may lag.
+    /// The entries of its log, newest first, at least as far back as reads may lag.
     pub recent: &'a [RecentChange],
-    /// Our own push beside the read.
+    /// Our own push at the time of the read.
     pub push: OwnPush,
 }
 
-/// Our own push of a customer, beside a read of it.
+/// Our own push of a customer at the time of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnPush {
-    /// There is none.
+    /// There is no such push.
     None,
-    /// One is under way, or settled after the read was requested: its answer is newer than the read.
+    /// A push is in progress, or settled after the read was requested. Its answer is newer than the
+    /// read.
     Newer,
-    /// A create is under way that may have made this customer, which the mirror does not have.
+    /// A create is in progress that may have made this customer. The mirror does not have the
+    /// customer.
     MayHaveCreated,
 }
 
-/// How the customer was read.
+/// How a customer was read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadContext {
-    /// By which request.
+    /// The request that read it.
     pub by: ReadBy,
-    /// When that was sent, by the clock that stamps the log.
+    /// When the request was sent, by the clock that dates the log.
     pub requested_at: Timestamp,
-    /// Why.
+    /// Why the customer was read.
     pub occasion: ReadReason,
     /// How long reads may lag behind writes.
     pub consistency: Consistency,
@@ -49,7 +53,7 @@ pub struct ReadContext {
 /// The request that read a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadBy {
-    /// The list: a later pass reads it again.
+    /// The list. A later pass reads the customer again.
     List,
     /// The customer's own GET.
     Lookup,
@@ -58,24 +62,26 @@ pub enum ReadBy {
 /// What is done about a read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CustomerPlan {
-    /// Nothing: the mirror shows the same.
+    /// Do nothing: the mirror shows the same.
     Keep,
     /// Record this change.
     Record(ChangeKind, Customer),
-    /// Do not apply the read, because it may be older than the log, and request the customer again.
+    /// Do not apply the read, because it may be older than the log. Request the customer again.
     Defer(Customer, DeferredRead),
-    /// Do not apply the read, because our own push is newer, and request the customer again at this time.
+    /// Do not apply the read, because our own push is newer. Request the customer again at this
+    /// time.
     ReadAgain(CustomerId, Timestamp),
-    /// Do not apply the read, because our own push is newer; the next pass reads the customer again.
+    /// Do not apply the read, because our own push is newer. The next pass reads the customer
+    /// again.
     Ignore(CustomerId),
 }
 
-/// What a read means.
+/// The result of a read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
-    /// What is done.
+    /// What to do.
     pub plan: CustomerPlan,
-    /// What the answer says of the payment source.
+    /// What the answer shows of the payment source.
     pub source: Source,
 }
 
@@ -110,10 +116,11 @@ impl Observation {
             .max(read.requested_at.checked_add(PUSH_DURATION).unwrap_or(Timestamp::MAX));
         let unapplied = |plan| Self { plan, source: Source::Absent };
         match (known.mirror, known.push, read.by) {
-            // The create's own answer records it. This is for an answer that never comes.
+            // The create's own answer records the customer. This request is for an answer that
+            // never arrives.
             (None, OwnPush::MayHaveCreated, _) => return unapplied(CustomerPlan::ReadAgain(id, soon)),
             (Some(_), OwnPush::Newer, ReadBy::List) => return unapplied(CustomerPlan::Ignore(id)),
-            // The push may be rejected, and its answer show no customer.
+            // The push may be rejected, or its answer may show no customer.
             (Some(_), OwnPush::Newer, ReadBy::Lookup) => {
                 return unapplied(CustomerPlan::ReadAgain(id, soon));
             }

@@ -1,4 +1,4 @@
-//! The outcome of an attempt, and how long an intent waits for the next one.
+//! The outcome of an attempt, and the wait before the next attempt.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,12 +13,11 @@ use crate::remote::error::ApiError;
 /// The outcome of one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AttemptOutcome {
-    /// The intent took effect. The customer is as an answer showed it. `status` is the HTTP status
-    /// of the push's answer; `None` where the effect was found by reading.
+    /// The intent took effect.
     TookEffect {
-        /// The customer afterwards, as far as it was shown.
+        /// The customer afterwards, as far as an answer showed it.
         customer: PushedCustomer,
-        /// The HTTP status of the push.
+        /// The HTTP status of the push's answer; `None` if the effect was found by reading.
         status: Option<u16>,
     },
     /// The API refused the push permanently.
@@ -27,11 +26,11 @@ pub enum AttemptOutcome {
     NotFound(ApiError),
     /// Another attempt follows.
     Retry(RetryPlan),
-    /// An operator decides.
+    /// An operator must decide.
     Park {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
-        /// What the operator needs to decide.
+        /// The data that the operator needs.
         detail: Option<Value>,
     },
 }
@@ -47,11 +46,11 @@ pub struct RetryPlan {
     pub outcome: OutcomeStatus,
     /// When the next attempt is due; `None`: at once.
     pub at: Option<Timestamp>,
-    /// What also stops other intents.
+    /// The obstacle that also stops other intents.
     pub obstacle: Obstacle,
 }
 
-/// What an answer says about every request, not only about this intent.
+/// What an answer says about all requests, not only about this intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// Nothing.
@@ -60,25 +59,25 @@ pub enum Obstacle {
     KeyRefused,
     /// The API asks to wait.
     Throttled {
-        /// Until then, where that is known.
+        /// The time until which to wait; `None` if it is not known.
         until: Option<Timestamp>,
     },
 }
 
 impl RetryPlan {
-    /// Another attempt at `at`, without an answer and without an obstacle.
+    /// A retry at `at` without an answer and without an obstacle.
     pub fn at(at: Option<Timestamp>, outcome: OutcomeStatus, why: impl Into<String>) -> Self {
         Self { why: why.into(), status: None, outcome, at, obstacle: Obstacle::None }
     }
 }
 
 impl AttemptOutcome {
-    /// An attempt that sent nothing and is due again at `at`.
+    /// The outcome of an attempt that sent nothing and is due again at `at`.
     pub fn not_sent(why: &str, at: Option<Timestamp>) -> Self {
         Self::Retry(RetryPlan::at(at, OutcomeStatus::Known, format!("nothing was sent: {why}")))
     }
 
-    /// An attempt that leaves the decision to an operator.
+    /// The outcome of an attempt that leaves the decision to an operator.
     pub fn park(reason: impl Into<String>, detail: Option<Value>) -> Self {
         Self::Park { reason: reason.into(), detail }
     }
@@ -98,8 +97,8 @@ impl fmt::Display for AttemptOutcome {
     }
 }
 
-/// Returns how long an intent waits after so many attempts: 1 s, doubled up to 15 minutes. `jitter`
-/// from 0 to 1 changes that by at most a fifth.
+/// Returns the wait after this number of attempts: 1 s, doubling to 15 minutes. `jitter` from 0 to
+/// 1 changes it by at most a fifth.
 pub fn attempt_wait(attempts: u32, jitter: f64) -> Duration {
     let doubled = 1_u64 << attempts.saturating_sub(1).min(20);
     Duration::from_secs(doubled.min(15 * 60)).mul_f64(0.8 + 0.4 * jitter)

@@ -1,38 +1,39 @@
-//! Reading a page in parts: a page that is too large for one answer is requested again with smaller and smaller pages,
-//! down to one customer.
+//! Splits a page that is too large for one answer. The page is requested again with smaller and
+//! smaller pages, down to one customer.
 //!
-//! Only the parts that are too large are split. A part's size divides the page's, so that no part holds customers of two
-//! pages. The list may move between two parts as it may between two pages: absence from it proves nothing.
+//! Only a part that is too large is split. A part's size divides the page's size, so no part spans
+//! two pages. The list may move between two parts as it may between two pages: absence from it
+//! proves nothing.
 
-/// A page of the list at some size.
+/// A part: a page of the list with a smaller page size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PagePart {
-    /// Its number, from 1.
+    /// The page number for this page size, from 1.
     pub page: u64,
-    /// How many customers it holds at most.
+    /// The page size: the maximum number of customers.
     pub per_page: u64,
 }
 
-/// The parts of one page that are still to be read.
+/// The parts of one page that are not read yet.
 #[derive(Clone, Debug)]
 pub struct PageSplit {
     whole: PagePart,
-    /// The next one last.
+    /// The remaining parts, in reverse order.
     open: Vec<PagePart>,
 }
 
 impl PageSplit {
-    /// The page as one part.
+    /// A split that has the whole page as its only part.
     pub fn new(whole: PagePart) -> Self {
         Self { whole, open: vec![whole] }
     }
 
-    /// The next part to read.
+    /// Returns the next part to read.
     pub fn next_part(&mut self) -> Option<PagePart> {
         self.open.pop()
     }
 
-    /// Splits a part that is too large; `false` where it is one customer.
+    /// Splits a part that is too large. Returns `false` if the part is one customer.
     pub fn split(&mut self, part: PagePart) -> bool {
         let Some(factor) = smallest_factor(part.per_page) else { return false };
         let per_page = part.per_page / factor;
@@ -41,25 +42,26 @@ impl PageSplit {
         true
     }
 
-    /// The list ends here: nothing more is read.
+    /// Notes that the list has ended: no more parts are read.
     pub fn end(&mut self) {
         self.open.clear();
     }
 
-    /// Where on the whole page the customer at a part's `position` (from 1) stands: page and position.
+    /// Returns the page and the position on the whole page of the customer at `position` (from 1)
+    /// of a part.
     pub fn place(&self, part: PagePart, position: u64) -> (u64, u64) {
         let before = part.page.saturating_sub(1).saturating_mul(part.per_page);
         let before = before.saturating_add(position.saturating_sub(1));
         (before / self.whole.per_page + 1, before % self.whole.per_page + 1)
     }
 
-    /// How many whole pages a list has that has so many of this size.
+    /// Returns the number of whole pages in a list that has `last_page` pages of the part's size.
     pub fn pages(&self, part: PagePart, last_page: u64) -> u64 {
         last_page.div_ceil((self.whole.per_page / part.per_page).max(1))
     }
 }
 
-/// The smallest factor greater than 1; `None` for 1 and less.
+/// Returns the smallest factor greater than 1; `None` for 1 and less.
 fn smallest_factor(n: u64) -> Option<u64> {
     (2..=n).find(|factor| n.is_multiple_of(*factor))
 }
@@ -70,8 +72,9 @@ mod tests {
 
     use super::*;
 
-    /// Reads a page of customers of these sizes, with room for so much in an answer: the customers in the order they
-    /// were read, those that are too large alone, and the number of requests.
+    /// Reads a page of customers with these sizes, if an answer may be as large as `room`. Returns
+    /// the customers in reading order, the customers that are too large alone, and the number of
+    /// requests.
     fn read(whole: PagePart, sizes: &[u64], room: u64) -> (Vec<usize>, Vec<usize>, usize) {
         let (mut parts, mut read, mut too_large, mut requests) = (PageSplit::new(whole), vec![], vec![], 0);
         while let Some(part) = parts.next_part() {

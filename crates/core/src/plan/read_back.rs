@@ -1,4 +1,4 @@
-//! Whether an update took effect, by the customer as it is now.
+//! Decides whether an update took effect, by the customer as it is now.
 //!
 //! An update takes effect as a whole or not at all, so one field that differs between before and
 //! after is enough.
@@ -12,9 +12,9 @@ use crate::intent::IntentBody;
 pub enum UpdateEffect {
     /// It took effect.
     Applied,
-    /// It did not: the token is unused.
+    /// It did not take effect, so its token is unused.
     NotApplied,
-    /// The fields do not tell.
+    /// The fields do not show it.
     Unclear,
 }
 
@@ -38,8 +38,8 @@ pub fn compare(
         asked_before_now.push((value.clone(), key(before, name), key(now, name)));
     }
     let telling: Vec<_> = asked_before_now.into_iter().filter(|(asked, before, _)| asked != before).collect();
-    // A source is shown or not as the API likes: only one that is shown both times and differs
-    // tells anything.
+    // The API may show a source or hide it. Only a source that is shown both times and differs is
+    // evidence.
     let (source_before, source_now) = (of(before, "source"), of(now, "source"));
     let new_source = !source_now.is_null() && !source_before.is_null() && source_before != source_now;
     if telling.iter().any(|(asked, _, now)| asked == now) || (telling.is_empty() && new_source) {
@@ -53,7 +53,7 @@ pub fn compare(
     }
 }
 
-/// Returns what an update asked for and the customer does not show, by field, such as `email` or
+/// Returns the requested values that the customer does not show, by field, such as `email` or
 /// `metadata.order_id`.
 pub fn not_applied(asked: &IntentBody, now: &Map<String, Value>) -> Map<String, Value> {
     let null = Value::Null;

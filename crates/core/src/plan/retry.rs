@@ -1,14 +1,15 @@
-//! Whether a failed request is sent again within its pass, and a failed pass made again, and after how long.
+//! When a failed request is sent again within its pass, and when a failed pass is repeated.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// How often one request is tried within a pass.
+/// TRIES controls how often one request is tried within a pass.
 pub const TRIES: usize = 10;
 
-/// The waits between so many tries: 100 ms, doubling to 5 s. `jitter` gives numbers from 0 to 1 and spreads each by a fifth
-/// either way, so that many daemons do not knock together.
+/// Returns the waits between this number of tries: 100 ms, doubling to 5 s. `jitter` returns
+/// numbers from 0 to 1 and changes each wait by up to a fifth, so that many daemons do not send at
+/// the same time.
 pub fn waits(tries: usize, mut jitter: impl FnMut() -> f64) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
@@ -20,8 +21,8 @@ pub fn waits(tries: usize, mut jitter: impl FnMut() -> f64) -> impl Iterator<Ite
         .map(move |wait| wait.mul_f64(0.8 + 0.4 * jitter()))
 }
 
-/// After how long a pass that failed so many times in a row is tried again: 5 s, doubling to 15 minutes, spread by a fifth either
-/// way by `jitter` from 0 to 1.
+/// Returns the wait after this number of failed passes in a row: 5 s, doubling to 15 minutes.
+/// `jitter` from 0 to 1 changes it by up to a fifth.
 pub fn pass_wait(failures: u32, jitter: f64) -> Duration {
     let doubled = 5_u64.saturating_mul(1 << failures.saturating_sub(1).min(20));
     Duration::from_secs(doubled.min(15 * 60)).mul_f64(0.8 + 0.4 * jitter)

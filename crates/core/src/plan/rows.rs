@@ -1,6 +1,7 @@
-//! A set of mirror rows: one bit each, since row numbers are small and dense. A million customers take 125 kB.
+//! A set of mirror rows. It stores one bit per row, because row numbers are small and dense: a
+//! million customers take 125 kB.
 
-/// Which rows of the mirror.
+/// A set of row numbers.
 #[derive(Clone, Debug, Default)]
 pub struct RowSet {
     words: Vec<u64>,
@@ -8,7 +9,7 @@ pub struct RowSet {
 }
 
 impl RowSet {
-    /// Adds a row; says whether it is new here. Rows count from 1; what is not positive is not a row.
+    /// Adds a row, and returns whether it was new. Rows count from 1; other numbers are ignored.
     pub fn insert(&mut self, row: i64) -> bool {
         let Some((word, bit)) = place(row) else { return false };
         if word >= self.words.len() {
@@ -20,7 +21,7 @@ impl RowSet {
         new
     }
 
-    /// Takes a row out.
+    /// Removes a row.
     pub fn remove(&mut self, row: i64) {
         let Some((word, bit)) = place(row) else { return };
         if self.contains(row) {
@@ -29,27 +30,27 @@ impl RowSet {
         }
     }
 
-    /// Whether a row is in it.
+    /// Whether the set contains a row.
     pub fn contains(&self, row: i64) -> bool {
         place(row).is_some_and(|(word, bit)| self.words.get(word).is_some_and(|bits| bits & bit != 0))
     }
 
-    /// How many rows are in it.
+    /// Returns the number of rows.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether none is.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether each of its rows is in `other` too.
+    /// Whether `other` contains every row of this set.
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.len <= other.len && self.iter().all(|row| other.contains(row))
     }
 
-    /// The rows, from small to large.
+    /// Returns the rows in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = i64> {
         let bits = |(word, bits): (usize, &u64)| {
             let (bits, base) = (*bits, word * 64);

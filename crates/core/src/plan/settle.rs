@@ -1,5 +1,5 @@
-//! Plans what settling an attempt writes: the intent's state, the attempt, the change log, and what
-//! is requested later.
+//! Plans what settling an attempt writes: the intent's state, the attempt, the change log, and
+//! later requests.
 //!
 //! The store applies a [`Settlement`] in one transaction, so that intent, attempt, change log and
 //! mirror agree.
@@ -20,12 +20,12 @@ use crate::remote::PushedCustomer;
 use crate::remote::error::ApiError;
 use crate::{ChangeKind, Customer, CustomerId, MirrorRow, Unreadable, time};
 
-/// What settling an attempt depends on, besides its outcome.
+/// The facts for settling an attempt, besides its outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct SettleFacts<'a> {
     /// The intent.
     pub open: &'a OpenIntent,
-    /// The time.
+    /// The current time.
     pub now: &'a Moment,
     /// How long after its first attempt an intent parks.
     pub park_after: SignedDuration,
@@ -35,7 +35,7 @@ pub struct SettleFacts<'a> {
     pub customer: Option<&'a CustomerId>,
     /// The mirror's row of that customer, live or deleted.
     pub mirrored: Option<&'a MirrorRow>,
-    /// Whether the mirror or the log ever had that customer. It is read only for a delete that was
+    /// Whether the mirror or the log ever had that customer. It is used only for a delete that was
     /// answered with `not_found`.
     pub was_known: bool,
 }
@@ -47,36 +47,37 @@ pub struct Settlement {
     pub life: Lifecycle,
     /// The other columns of the intent.
     pub update: IntentUpdate,
-    /// How the attempt ended; `None` where there was none.
+    /// The end of the attempt; `None` if there was no attempt.
     pub attempt: Option<AttemptEnd>,
-    /// What enters the change log.
+    /// The change to record in the log.
     pub change: Option<CustomerChange>,
-    /// Which customer is requested again, and when.
+    /// The customer to request again, and when.
     pub recheck: Option<Recheck>,
-    /// A customer that the answer showed in an unreadable form, and the reason, masked.
+    /// A customer that the answer showed in unreadable form, and the masked reason.
     pub unreadable: Option<(Unreadable, String)>,
     /// Whether the API refused the key.
     pub is_key_refused: bool,
-    /// Until when the API asks to wait.
+    /// The time until which the API asks to wait.
     pub throttled_until: Option<Timestamp>,
-    /// Whether the customer of an update does not exist: a pass should look.
+    /// Whether the customer of an update does not exist, so that a pass should check.
     pub is_customer_missing: bool,
 }
 
-/// What is written of an intent besides its state.
+/// The columns of an intent besides its state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IntentUpdate {
     /// When the next attempt is due; `None`: at once.
     pub next_attempt_at: Option<String>,
-    /// How long that is from now, in milliseconds.
+    /// The same as milliseconds from now.
     pub wait_ms: Option<i64>,
-    /// When it was settled.
+    /// When the intent was settled.
     pub settled_at: Option<String>,
-    /// The customer that it created or changed.
+    /// The customer that the intent created or changed.
     pub result_customer_id: Option<String>,
-    /// The log entry that shows its effect. A settlement that records a change replaces it.
+    /// The log entry that shows the intent's effect. A settlement that records a change replaces
+    /// it.
     pub change_seq: Option<i64>,
-    /// The reason for its state.
+    /// The reason for the state.
     pub reason: Option<String>,
     /// Details, as JSON.
     pub detail: Option<Value>,
@@ -91,16 +92,16 @@ pub struct AttemptEnd {
     pub error: Option<String>,
 }
 
-/// A customer that is requested again by itself.
+/// A customer to request again by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recheck {
     /// Which customer.
     pub customer: CustomerId,
-    /// From when on a read shows the effect.
+    /// The time from which a read shows the effect.
     pub at: Timestamp,
 }
 
-/// A change of one customer for the log.
+/// A change of one customer, for the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CustomerChange {
     /// The customer was created, updated or restored.
@@ -148,7 +149,7 @@ impl fmt::Display for Settlement {
     }
 }
 
-/// Returns the customer that an outcome is about.
+/// Returns the customer of an outcome.
 pub fn customer_of(open: &OpenIntent, outcome: &AttemptOutcome) -> Option<CustomerId> {
     let shown = match outcome {
         AttemptOutcome::TookEffect { customer: PushedCustomer::Shown(customer), .. } => {
@@ -163,7 +164,7 @@ pub fn customer_of(open: &OpenIntent, outcome: &AttemptOutcome) -> Option<Custom
 /// Plans what the outcome of an attempt writes.
 ///
 /// # Errors
-/// The intent is not being sent.
+/// The intent is not sending.
 pub fn settle(facts: SettleFacts<'_>, outcome: AttemptOutcome) -> Result<Settlement, IllegalTransition> {
     match outcome {
         AttemptOutcome::TookEffect { customer, status } => took_effect(facts, customer, status),
@@ -188,14 +189,14 @@ pub fn settle(facts: SettleFacts<'_>, outcome: AttemptOutcome) -> Result<Settlem
     }
 }
 
-/// Whether a delete whose customer does not exist is done: the mirror had the customer at some
-/// time, or an earlier attempt may have deleted it. Any other id is the submitter's mistake.
+/// Whether a delete of a missing customer is done: the mirror once had the customer, or an earlier
+/// attempt may have deleted it. Any other id is the submitter's mistake.
 fn is_delete_done(facts: SettleFacts<'_>) -> bool {
     let open = facts.open;
     open.is_delete() && open.customer.is_some() && (open.may_have_taken_effect() || facts.was_known)
 }
 
-/// An answer of the API may repeat the token that it was sent.
+/// Masks the token, because an answer of the API may repeat it.
 fn masked(open: &OpenIntent, text: String) -> String {
     match open.token().filter(|token| !token.is_empty()) {
         Some(token) => text.replace(token, MASKED_TOKEN),
@@ -223,8 +224,8 @@ fn took_effect(
     };
     let is_answered_create = open.is_create() && status.is_some();
     let shows_none = shown.is_none() && !open.is_delete() && status.is_some();
-    // Where the mirror knew the customer, a create's answer may be older than the mirror. How the
-    // customer is now is requested.
+    // If the mirror already had the customer, a create's answer may be older than the mirror. So
+    // the customer is requested again.
     let rechecked = facts.customer.filter(|_| shows_none || (is_answered_create && facts.mirrored.is_some()));
     let attempt = Some(AttemptEnd { status, error: None });
     Ok(Settlement {
@@ -253,7 +254,7 @@ fn already_deleted(open: &OpenIntent, status: Option<u16>) -> Option<&'static st
     }
 }
 
-/// What the answer to an update does not show of what it asked for.
+/// Returns the requested values that the answer to an update does not show.
 fn missing_fields(open: &OpenIntent, shown: &Customer) -> Option<Value> {
     let Some(IntentOp::Update(_, body)) = open.op() else { return None };
     let missing = read_back::not_applied(body, shown.fields());
@@ -278,7 +279,7 @@ fn change(
 }
 
 /// A create that is sent again under its key is answered with the customer as it was created. So a
-/// mirror that already has the customer knows better, except for a source, which the list may hide.
+/// mirror that already has the customer is newer, except for a source, which the list may hide.
 fn with_new_source(shown: &Customer, mirrored: &MirrorRow) -> Option<Customer> {
     let known = Customer::from_body(mirrored.body.as_deref()?).ok()?;
     let source = shown.source().cloned()?;
@@ -346,7 +347,7 @@ pub fn refusal(open: &OpenIntent) -> Option<String> {
 }
 
 /// Plans the end of an intent that cannot be sent. It is rejected, so that it does not block later
-/// intents of its customer; where an earlier attempt may have taken effect, it is parked without an
+/// intents of its customer. If an earlier attempt may have taken effect, it is parked without an
 /// attempt.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
-//! The spool directory: which files are taken by this scan, and in which order.
+//! Plans a scan of the spool directory: which files it takes, and in which order.
 //!
-//! Files are taken in drop order, and claims that an earlier scan or process did not finish are
-//! first. A file that was written in place is taken when it was unchanged for a second. A file that
-//! is still being written delays younger ones, for at most ten seconds.
+//! Files are taken in drop order. Unfinished claims of an earlier scan or process are first. A file
+//! that was written in place is taken when it was unchanged for a second. A file that is still
+//! being written delays younger ones, for at most ten seconds.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -20,8 +20,8 @@ pub const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// MOST_SHOWN limits the paths in the text of a plan: there may be very many files.
 const MOST_SHOWN: usize = 20;
 
-/// A file and its state: two stamps are equal while the file is not touched. Device and inode alone
-/// do not identify a file: ext4 gives the inode of a removed file to the next new one.
+/// A file and its state. Two stamps are equal while the file is not touched. Device and inode alone
+/// do not identify a file: ext4 may give the inode of a removed file to the next new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// The device.
@@ -32,18 +32,18 @@ pub struct Stamp {
     pub len: u64,
     /// The time of the last write: seconds and nanoseconds of Unix time.
     pub modified: (i64, i64),
-    /// The time of the last write, rename or change of mode. A file's drop time.
+    /// The time of the last write, rename or change of mode. This is a file's drop time.
     pub changed: (i64, i64),
 }
 
 impl Stamp {
-    /// Returns whether this is the same file with the same content after our own rename, which sets
-    /// only the time of change.
+    /// Whether this is the same file with the same content after our own rename, which sets only
+    /// the time of change.
     pub fn is_same_content(&self, other: &Self) -> bool {
         Self { changed: other.changed, ..*self } == *other
     }
 
-    /// Returns whether this is the same file, whatever its content is by now.
+    /// Whether this is the same file, even if its content changed.
     fn is_same_file(&self, other: &Self) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
@@ -60,7 +60,7 @@ impl Stamp {
 pub struct FoundFile {
     /// The name under which it was dropped.
     pub name: String,
-    /// The claim, where the file is in `.claimed/`. Claims sort by drop time.
+    /// The claim, if the file is in `.claimed/`. Claims sort by drop time.
     pub claim: Option<String>,
     /// The file's state.
     pub stamp: Stamp,
@@ -79,8 +79,8 @@ impl FoundFile {
 /// The time of a scan.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanTime {
-    /// The wall clock. The file system stamps by the machine's clock, which may be wrong: this is
-    /// the earlier of the machine's clock and the trusted one.
+    /// The wall clock: the earlier of the machine's clock and the trusted one. The file system
+    /// dates files by the machine's clock, which may be wrong.
     pub wall: Timestamp,
     /// The steady clock.
     pub steady: Duration,
@@ -91,7 +91,7 @@ pub struct ScanTime {
 pub struct SpoolPlan {
     /// The files to take, in this order.
     pub take: Vec<FoundFile>,
-    /// When the next file can be ready, where one is still being written.
+    /// When the next file can be ready, if a file is still being written.
     pub again_in: Option<Duration>,
     /// Whether files wait for an older one that is still being written.
     pub is_cut: bool,
@@ -128,7 +128,7 @@ struct Changing {
     since: Duration,
     /// When the file was first seen, by the steady clock.
     first: Duration,
-    /// The drop time at that moment. A file keeps its place while it grows.
+    /// The drop time at that moment. A file keeps its place in the order while it grows.
     dropped: (i64, i64),
 }
 
@@ -139,14 +139,14 @@ impl Changing {
 }
 
 impl ChangingFiles {
-    /// Plans a scan. `renamed` names the files that were renamed into place just now: they are
+    /// Plans a scan. `renamed` names the files that were just renamed into place: they are
     /// complete.
     pub fn plan(&mut self, found: Vec<FoundFile>, renamed: &[String], now: ScanTime) -> SpoolPlan {
         self.follow_claims(&found);
         let paths: HashSet<String> = found.iter().map(FoundFile::path).collect();
         self.files.retain(|path, _| paths.contains(path));
-        // The first sight of each file is recorded before the loop below ends early. So several
-        // files that are still being written delay younger ones together for as long as one does.
+        // Record the first sight of each file before the loop below ends early. Then several files
+        // that are still being written delay younger ones together only as long as one does.
         let mut files: Vec<_> = found
             .into_iter()
             .map(|file| {
@@ -162,7 +162,7 @@ impl ChangingFiles {
         });
         let (mut plan, mut unfinished) = (SpoolPlan::default(), HashSet::new());
         for (file, wait) in files {
-            // The earlier file of this name comes first.
+            // An earlier file of this name must be taken first.
             if unfinished.contains(&file.name) {
                 continue;
             }
@@ -188,13 +188,13 @@ impl ChangingFiles {
     }
 
     /// Notes that a planned file changed before it was taken. Returns how long it still delays
-    /// younger ones; `None` where it does not any more.
+    /// younger ones; `None` if it no longer does.
     pub fn note_change(&mut self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
         self.files.entry(file.path()).or_insert_with(|| Changing::new(file.stamp, now));
         self.delay(file, now)
     }
 
-    /// Moves the entry of a dropped file to its claim: the claim is the same file, and does not
+    /// Moves the entry of a dropped file to its claim. The claim is the same file, so it does not
     /// delay younger ones for another ten seconds.
     fn follow_claims(&mut self, found: &[FoundFile]) {
         for file in found.iter().filter(|file| file.claim.is_some()) {
@@ -207,7 +207,7 @@ impl ChangingFiles {
         }
     }
 
-    /// Returns how long a file must still be unchanged; `None` where it may be taken. A file whose
+    /// Returns how long a file must still be unchanged; `None` if it may be taken. A file whose
     /// times are in the future counts from when it was first seen with them.
     fn wait(&mut self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
         let (path, stamp, age) = (file.path(), file.stamp, file.stamp.age(now.wall));
@@ -216,7 +216,7 @@ impl ChangingFiles {
         }
         let seen = self.files.entry(path).or_insert_with(|| Changing::new(stamp, now));
         if !seen.stamp.is_same_file(&stamp) {
-            // Another file under this name: it is younger, and does not get ten seconds of its own.
+            // Another file with this name is younger, and does not get ten seconds of its own.
             seen.dropped = stamp.changed;
         }
         if seen.stamp != stamp {
@@ -226,7 +226,7 @@ impl ChangingFiles {
         Some(UNCHANGED_FOR.saturating_sub(unchanged)).filter(|wait| !wait.is_zero())
     }
 
-    /// Returns how long this file still delays younger ones; `None` where it does not any more.
+    /// Returns how long this file still delays younger ones; `None` if it no longer does.
     fn delay(&self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
         let delayed = now.steady.saturating_sub(self.files.get(&file.path())?.first);
         Some(LONGEST_DELAY.saturating_sub(delayed)).filter(|left| !left.is_zero())
@@ -283,7 +283,7 @@ mod tests {
         let mut changing = ChangingFiles::default();
         let renamed = ["new.json".to_owned()];
         for second in 0..10 {
-            // It is written to at each scan.
+            // The file is written to at each scan.
             let found = vec![file("new.json", None, 1), file("grows.json", None, second)];
             let plan = changing.plan(found, &renamed, at(second));
             assert_eq!((paths(&plan), plan.again_in, plan.is_cut), (vec![], Some(SECOND), true));
@@ -312,7 +312,8 @@ mod tests {
         for claim in [None, Some("1")] {
             let mut changing = ChangingFiles::default();
             for second in 0..=10 {
-                // Unchanged for a second when the scan sees it, and written to before it is taken.
+                // The file is unchanged for a second when the scan sees it, and is written to
+                // before it is taken.
                 let grows = file("grows.json", claim.filter(|_| second > 4), second - 1);
                 let found = vec![grows.clone(), file("new.json", None, 2)];
                 let plan = changing.plan(found, &[], at(second));

@@ -1,69 +1,75 @@
-//! Walking through a list that may be imprecise: where it ends, whether it is read again, and what is reported of it.
+//! Walks through a list that may be imprecise: where it ends, whether it is read again, and what is
+//! reported about it.
 //!
 //! ```text
-//!   page ─▶ judge ─▶ Read(next page) … ─▶ End ─▶ round over ─▶ read_again ─▶ the next round, or none
+//!   page ─▶ add_page ─▶ Read(next page) … ─▶ End ─▶ round over ─▶ read_again ─▶ the next round, or none
 //! ```
 //!
-//! Every number of an envelope is a hint ([`Hints`]): it decides which page is requested next, and never whether a page is used.
-//! A page is *barren* if it shows no customer that the round has not seen. Absence from a list that was walked through proves
-//! nothing; it only selects the customers that are requested one by one (see [`super::absence`]).
+//! Every number of an envelope is a hint ([`Hints`]). Hints decide which page is requested next, and
+//! never whether a page is used. A page is *barren* if it shows no customer that is new to the round.
+//! Absence from the list proves nothing. It only selects the customers that are requested one by one
+//! (see [`super::absence`]).
 
 use std::fmt;
 
 use crate::Hints;
 
-/// How many barren pages in a row end a walk.
+/// BARREN_PAGES controls how many barren pages in a row end a walk.
 pub const BARREN_PAGES: u32 = 3;
 
-/// How many rounds a sweep has at most.
+/// ROUNDS limits the rounds of a sweep.
 pub const ROUNDS: u32 = 3;
 
-/// After so many sweeps in a row whose further rounds showed no new customer, further rounds are rare.
+/// FRUITLESS_SWEEPS controls after how many sweeps in a row further rounds become rare. Only sweeps
+/// count whose further rounds showed no new customer.
 const FRUITLESS_SWEEPS: u64 = 2;
 
-/// Every so many sweeps has further rounds even so: the list may have changed its ways. Ten would make unchanged sweeps cost more than
-/// a tenth above those of an exact list.
+/// FURTHER_ROUNDS_EVERY controls which sweeps have further rounds even then, because the list may
+/// behave differently by now. With 10, unchanged sweeps would cost over a tenth more than those of
+/// an exact list.
 const FURTHER_ROUNDS_EVERY: u64 = 12;
 
-/// A `total` that turns so often within a round follows no list.
+/// ERRATIC controls how many changes of direction within a round make a `total` unusable.
 const ERRATIC: u32 = 3;
 
-/// How many pages are read of a list that does not say how long it is.
+/// MOST_PAGES limits the pages of a list that gives no length.
 const MOST_PAGES: u64 = 1_000_000;
 
-/// A walk reads twice the promised pages and so many more: the list may grow meanwhile, but not without end.
+/// PAGES_OF_GROWTH limits the growth of a list during a walk: a walk reads at most twice the
+/// promised pages plus this number.
 const PAGES_OF_GROWTH: u64 = 20;
 
-/// How many pages are read at most of a list whose first answer says this, where `expected` are known.
+/// Returns the maximum number of pages to read, from the hints of the first answer and the number
+/// of `expected` pages.
 pub fn most_pages(hints: Hints, expected: u64) -> u64 {
     let pages = hints.promised_pages().map(|promised| promised.max(expected));
     let with_growth = pages.map(|pages| pages.saturating_mul(2).saturating_add(PAGES_OF_GROWTH));
     with_growth.map_or(MOST_PAGES, |pages| pages.min(MOST_PAGES))
 }
 
-/// What one applied page showed.
+/// A page that was applied, with the counts of its round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppliedPage {
-    /// The page's number, from 1.
+    /// The page number, from 1.
     pub number: u64,
-    /// What its envelope says.
+    /// The numbers of its envelope.
     pub hints: Hints,
-    /// How many rows it shows.
+    /// The number of its rows.
     pub rows: u64,
-    /// How many of its customers the round had not seen before.
+    /// The number of its customers that are new to the round.
     pub new: u64,
-    /// How many customers the round has seen by now.
+    /// The number of customers that the round has seen so far.
     pub seen: u64,
-    /// Whether the round has seen every live customer of the mirror; asked of barren pages.
+    /// Whether the round has seen every live customer of the mirror. Only used for a barren page.
     pub all_live_seen: bool,
 }
 
-/// What comes after a page.
+/// The next step of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkStep {
-    /// This page.
+    /// Read this page.
     Read(u64),
-    /// The walk is over.
+    /// The walk has ended.
     End(WalkEnd),
 }
 
@@ -72,9 +78,9 @@ pub enum WalkStep {
 pub enum WalkEnd {
     /// All hints agree that this was the last page.
     LastPage,
-    /// The API says that there is no such page.
+    /// The API says that the page does not exist.
     NoSuchPage,
-    /// The page was barren, no hint promises another one, and every live customer was seen.
+    /// The page is barren, no hint promises another one, and every live customer was seen.
     Barren,
     /// Several pages in a row were barren.
     BarrenPages,
@@ -107,50 +113,51 @@ impl fmt::Display for WalkEnd {
 #[derive(Clone, Debug, Default)]
 pub struct ListWalk {
     barren: u32,
-    /// How many pages are read at most; known after the first answer.
+    /// The maximum number of pages to read; 0 until the first answer.
     most_pages: u64,
     live_pages: u64,
     report: ListReport,
 }
 
-/// What a round learnt about the list.
+/// What a round found out about the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListReport {
     /// The last `total`.
     pub total: Option<u64>,
     /// Whether `total` changed during the round: the list moved.
     pub total_moved: bool,
-    /// How often `total` rose after it had fallen, or fell after it had risen.
+    /// How often `total` changed its direction: rose after a fall, or fell after a rise.
     pub total_turns: u32,
     total_rose: Option<bool>,
-    /// Whether a page came without `total`, or without `last_page`.
+    /// Whether a page had no `total`, or no `last_page`.
     lacks_total: bool,
     lacks_last_page: bool,
-    /// The last pair of a `last_page` and of the pages that `total` makes, which differ.
+    /// The last `last_page` that differs from the number of pages by `total`, with that number.
     contradiction: Option<(u64, u64)>,
     /// The last `last_page`.
     pub last_page: Option<u64>,
-    /// How many pages showed new customers.
+    /// The number of pages with new customers.
     pub pages: u64,
-    /// How many of them, but the last, were not full.
+    /// How many of these pages, except the last, were not full.
     pub short_pages: u64,
-    /// How many customers were seen.
+    /// The number of customers seen.
     pub seen: u64,
-    /// Whether the second page repeated a full first one though `total` promises more: the API may ignore `page`.
+    /// Whether page 2 repeated a full page 1 although `total` promises more: the API may ignore
+    /// `page`.
     pub ignores_page: bool,
     /// Whether the walk ended at [`WalkEnd::Growing`].
     pub grows: bool,
-    /// Whether the page that showed rows last was short; it counts once another one follows.
+    /// Whether the last page with new customers was short. It counts once another one follows.
     last_was_short: bool,
 }
 
 impl ListWalk {
-    /// A walk that begins; `live` customers are known, and a page should hold `per_page`.
+    /// Starts a walk. The mirror has `live` customers, and a page should hold `per_page`.
     pub fn new(live: u64, per_page: u64) -> Self {
         Self { live_pages: live.div_ceil(per_page.max(1)), ..Self::default() }
     }
 
-    /// Takes note of an applied page and says what comes next.
+    /// Adds an applied page, and returns the next step.
     pub fn add_page(&mut self, page: AppliedPage) -> WalkStep {
         let AppliedPage { number, hints, rows, new, .. } = page;
         self.barren = if new > 0 { 0 } else { self.barren + 1 };
@@ -190,7 +197,7 @@ impl ListWalk {
         report.contradiction =
             made.filter(|(last, pages)| (*last).max(1) != (*pages).max(1)).or(report.contradiction);
         (report.total, report.last_page, report.seen) = (hints.total, hints.last_page, seen);
-        // A page that only repeats customers is behind the end.
+        // A page that only repeats customers is after the end of the list.
         if new > 0 {
             report.short_pages += u64::from(report.last_was_short);
             report.pages += 1;
@@ -201,13 +208,13 @@ impl ListWalk {
         report.ignores_page |= number == 2 && new == 0 && is_full && promises_more;
     }
 
-    /// What the round has learnt about the list.
+    /// Returns what the round has found out about the list.
     pub fn report(&self) -> ListReport {
         self.report
     }
 }
 
-/// Whether all hints say that the list ends with this page, and what was seen agrees.
+/// Whether all hints and the customers seen agree that the list ends with this page.
 fn is_last(page: AppliedPage) -> bool {
     let Hints { page: said, total, last_page, .. } = page.hints;
     let Some((pages, total, last_page)) = page
@@ -219,13 +226,13 @@ fn is_last(page: AppliedPage) -> bool {
     else {
         return false;
     };
-    // An empty list has no page or one empty page; both occur.
+    // An empty list has either no page or one empty page; servers do both.
     let agree = last_page == pages || (total == 0 && last_page <= 1);
     agree && said.is_none_or(|said| said == page.number) && page.number >= last_page && total == page.seen
 }
 
 impl ListReport {
-    /// What is imprecise about the list, a phrase each; empty for an exact list.
+    /// Returns what is imprecise about the list, one phrase each. An exact list has none.
     pub fn phrases(&self) -> Vec<String> {
         let mut phrases = Vec::new();
         let mut say = |is_so: bool, phrase: String| {
@@ -265,28 +272,29 @@ impl ListReport {
     }
 }
 
-/// What is known when a round is over.
+/// The facts at the end of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundResult {
-    /// Which round it was, from 1.
+    /// The number of the round, from 1.
     pub round: u32,
-    /// How many customers all rounds together have seen.
+    /// The number of customers that all rounds together have seen.
     pub seen: u64,
     /// How many of them this round was the first to see.
     pub new: u64,
-    /// Its last `total`.
+    /// The round's last `total`.
     pub total: Option<u64>,
-    /// Whether it ended at [`WalkEnd::Growing`].
+    /// Whether the round ended at [`WalkEnd::Growing`].
     pub grows: bool,
     /// Whether another round fits into the sweep's period.
     pub fits: bool,
-    /// How many sweeps in a row had further rounds that showed no new customer.
+    /// How many sweeps in a row had further rounds without a new customer.
     pub vain_sweeps: u64,
-    /// The sweep's number.
+    /// The number of the sweep.
     pub sweep: u64,
 }
 
-/// Whether the list is read again in the same sweep: it showed fewer customers than it counts.
+/// Whether the list is read again in the same sweep, because it showed fewer customers than it
+/// counts.
 pub fn read_again(over: RoundResult) -> bool {
     let is_short = over.total.is_some_and(|total| over.seen < total);
     let was_useful = over.round == 1 || over.new > 0;

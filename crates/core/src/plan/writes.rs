@@ -1,7 +1,8 @@
-//! What one step of a pass writes: a page of the list, the answer to a lookup, or the end of a sweep.
+//! The writes of one step of a pass: a page of the list, the answer to a lookup, or the end of a
+//! sweep.
 //!
-//! A planner reads the mirror and lists the writes. Applying the list decides nothing more, and a dry
-//! run prints it instead.
+//! A planner reads the mirror and lists the writes. Applying the list makes no more decisions, and
+//! a dry run prints it instead.
 
 use std::fmt;
 
@@ -19,46 +20,46 @@ use crate::{ChangeKind, Customer, CustomerId, Source, Tally, Unreadable};
 pub enum Write {
     /// Record a change of a customer that exists.
     Record {
-        /// Created, updated or restored.
+        /// The kind: created, updated or restored.
         kind: ChangeKind,
         /// The customer as it is now.
         customer: Customer,
-        /// Its body before; `None` where the mirror does not have it.
+        /// Its body before the change; `None` if the mirror does not have the customer.
         before: Option<String>,
         /// Its row in the mirror.
         row: i64,
-        /// How the list shows it; `None` where another request showed it.
+        /// How the list shows it; `None` if another request showed it.
         listed: Option<(Fingerprint, Source)>,
     },
-    /// Record that a customer is gone.
+    /// Record the deletion of a customer.
     Delete {
-        /// Which customer.
+        /// The customer.
         id: CustomerId,
         /// Its last known body.
         before: Option<String>,
     },
-    /// Note how the list shows the customer in this row, which is unchanged.
+    /// Note how the list shows the unchanged customer in this row.
     NoteListed {
         /// Its row in the mirror.
         row: i64,
         /// The fingerprint of its text.
         fingerprint: Fingerprint,
-        /// What the text says of its source.
+        /// What the text shows of its source.
         source: Source,
     },
     /// Request this customer again, because a read of it may be older than the log.
     Defer(Customer, DeferredRead),
     /// Request this customer again at this time.
     ReadAgain(CustomerId, Timestamp),
-    /// This customer was requested again: it waits no longer.
+    /// End the wait for a recheck of this customer: it was requested again.
     EndRecheck(CustomerId),
-    /// Note that reads lag longer than is configured.
+    /// Note that reads lag longer than the configured time.
     NoteLagExceeded,
-    /// Note that a customer, which this sweep did not list, exists.
+    /// Note that a customer exists although this sweep did not list it.
     NoteVerified {
-        /// Which customer.
+        /// The customer.
         id: CustomerId,
-        /// The sweep's number.
+        /// The number of the sweep.
         sweep: i64,
     },
     /// Note an unreadable customer.
@@ -72,14 +73,14 @@ pub enum Write {
     },
     /// End the hold of this customer's deletion, or the operator's decision about it.
     EndHold(CustomerId, HoldEnd),
-    /// Hold deletions, in a hold of their own. Rows take a tenth of the memory of ids: a list that is
+    /// Hold deletions, in a new hold. Rows take a tenth of the memory of ids, and a list that is
     /// empty by mistake holds every customer.
     Hold {
         /// The rows of the customers in the mirror.
         rows: Vec<i64>,
-        /// Those of them that are taken out of an earlier hold.
+        /// The rows among them that are taken out of an earlier hold.
         superseding: Vec<i64>,
-        /// Why they are held.
+        /// The reason.
         reason: HoldReason,
     },
 }
@@ -116,7 +117,7 @@ impl fmt::Display for Write {
 pub struct WritePlan(pub Vec<Write>);
 
 impl WritePlan {
-    /// Returns the changes that the plan records, by kind.
+    /// Returns the number of recorded changes by kind.
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for write in &self.0 {

@@ -1,33 +1,34 @@
-//! The errors of a request. Each message names method, path and page; each text of the API in it is masked.
+//! The errors of a request. Each message names the method and path, and the page of a list. Text
+//! from the API is masked.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::Unreadable;
 
-/// Which request.
+/// A request, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiCall {
-    /// One page of the list.
+    /// A page of the list.
     List {
-        /// Which.
+        /// The page number.
         page: u64,
     },
     /// One customer.
     Show {
-        /// Which; masked, for an id may be anything.
+        /// The id, masked, because an id may contain anything.
         id: String,
     },
-    /// A new customer.
+    /// The creation of a customer.
     Create,
-    /// Other values for one customer.
+    /// An update of one customer.
     Update {
-        /// Which; masked.
+        /// The id, masked.
         id: String,
     },
-    /// One customer's end.
+    /// A deletion of one customer.
     Delete {
-        /// Which; masked.
+        /// The id, masked.
         id: String,
     },
 }
@@ -44,96 +45,99 @@ impl fmt::Display for ApiCall {
     }
 }
 
-/// The step at which a request without an answer ended: what a person would look at first.
+/// The stage at which a request without an answer failed. It tells an operator what to check first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStage {
-    /// The host's name was not found.
+    /// Name resolution: the host's name was not found.
     Name,
-    /// There was no connection to the host.
+    /// The connection to the host.
     Connection,
-    /// There was none to the proxy, or the proxy did not let us through.
+    /// The connection to the proxy, or the proxy's refusal.
     Proxy,
-    /// The host could not prove who it is, or does not speak TLS.
+    /// TLS: the host could not prove its identity, or does not speak TLS.
     Tls(CertificateFault),
-    /// There was a connection, and no whole answer on it.
+    /// The answer: the connection worked, but no complete answer arrived.
     Answer,
 }
 
-/// What was wrong with the host's certificate.
+/// The fault of the host's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateFault {
-    /// It is not yet or no longer valid, by this machine's clock.
+    /// It is not valid yet or no longer valid, by this machine's clock.
     Untimely,
     /// It is not for this host, or no trusted authority has signed it.
     Untrusted,
-    /// TLS failed before or after the certificate was checked.
+    /// None is known: TLS failed before or after the check of the certificate.
     Unchecked,
 }
 
-/// Why a request gave nothing usable.
+/// Why a request had no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorCause {
-    /// No answer: the name, the connection, TLS, a deadline, a connection that broke.
+    /// There was no answer: the name, the connection, TLS or the deadline failed, or the connection
+    /// broke.
     #[error("no answer: {why}")]
     Unreachable {
-        /// How far it came.
+        /// The stage that failed.
         stage: RequestStage,
-        /// Why it came no further.
+        /// The reason.
         why: String,
     },
-    /// A JSON 401 on any call, or a JSON 403 on a list: the key is refused. A JSON 403 on one customer's GET or on a write is
-    /// [`ErrorCause::Rejected`]: the key may still read and write others.
+    /// The key is refused: a JSON 401 on any request, or a JSON 403 on a list. A JSON 403 on one
+    /// customer's GET or on a write is [`ErrorCause::Rejected`], because the key may still read and
+    /// write others.
     #[error("the API refused the key: {0}")]
     KeyRefused(ApiError),
     /// HTTP 429, or 503 with a Retry-After.
     #[error("the API asks to wait: {0}")]
     Throttled(ApiError),
-    /// A JSON error that the same request would meet again.
+    /// A JSON error that the same request would get again.
     #[error("the API rejected the request: {0}")]
     Rejected(ApiError),
-    /// A status that may pass: 5xx, and anything that is not KOMOJU's own JSON.
+    /// A status that may be temporary: 5xx, or any answer that is not KOMOJU's own JSON.
     #[error("answered {0}")]
     Unexpected(ApiError),
-    /// A redirect. None is followed: the request would take the key and its body to another place.
+    /// A redirect. Redirects are not followed, because the request would send the key and its body
+    /// elsewhere.
     #[error("answered HTTP {status}, a redirect {}; redirects are not followed, so api.base_url must be the final address", target(.to.as_deref()))]
     Redirected {
         /// The HTTP status.
         status: u16,
-        /// Where it leads, masked; `None` where the answer does not say.
+        /// The target, masked; `None` if the answer gives none.
         to: Option<String>,
     },
     /// A success whose content cannot be used.
     #[error("{0}")]
     Unusable(String),
-    /// A page of the list that is longer than what is read of one.
+    /// A page of the list that is larger than the limit.
     #[error("the answer is larger than {limit_kib} KiB (a smaller api.per_page makes it smaller)")]
     TooLarge {
-        /// How much is read.
+        /// The limit in KiB.
         limit_kib: usize,
-        /// What its beginning says.
+        /// What the beginning of the page says.
         page: TruncatedPage,
     },
 }
 
-/// What the beginning of a page says that is too long to be read whole.
+/// The beginning of a page that is too large to be read completely.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TruncatedPage {
-    /// How many customers it says a page holds.
+    /// The number of customers on a page, by its envelope.
     pub per_page: Option<u64>,
-    /// How many pages it says there are.
+    /// The number of pages, by its envelope.
     pub last_page: Option<u64>,
-    /// Its first customer, unreadable because its text is cut off.
+    /// Its first customer, which is unreadable because its text is truncated.
     pub first: Option<Box<Unreadable>>,
 }
 
-/// What an error answer says, masked.
+/// The content of an error answer, masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
     /// KOMOJU's `code`.
     pub code: Option<String>,
-    /// KOMOJU's `message`, or what stood there instead.
+    /// KOMOJU's `message`, or the text that the answer had instead.
     pub message: Option<String>,
     /// KOMOJU's `param`.
     pub param: Option<String>,
@@ -152,35 +156,35 @@ impl fmt::Display for ApiError {
     }
 }
 
-/// What follows from an error, whatever its words.
+/// The class of an error, which decides what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The same request may well succeed in a moment.
+    /// The same request may succeed after a moment.
     Transient,
-    /// The same request may succeed once the remote's wait is over.
+    /// The same request may succeed when the wait that the remote asked for is over.
     Throttled,
     /// The same request will fail again.
     Rejected,
-    /// No request will succeed with this key.
+    /// No request with this key will succeed.
     Auth,
-    /// An answer came and cannot be used; it may be better the next time.
+    /// The answer was not usable; the next one may be.
     Corrupt,
 }
 
-/// A request that gave nothing usable.
+/// A request without a usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {cause}{}", hint(call, cause))]
 pub struct RemoteError {
-    /// Which request.
+    /// The request.
     pub call: ApiCall,
-    /// Why.
+    /// The cause.
     pub cause: ErrorCause,
-    /// How long the remote asked us to wait, within bounds; the limiter waits by itself.
+    /// How long the remote asked to wait, within limits. The limiter waits by itself.
     pub retry_after: Option<Duration>,
 }
 
 impl RemoteError {
-    /// The HTTP status, where there was an answer with an error.
+    /// Returns the HTTP status of an error answer.
     pub fn status(&self) -> Option<u16> {
         match &self.cause {
             ErrorCause::KeyRefused(told)
@@ -192,10 +196,10 @@ impl RemoteError {
         }
     }
 
-    /// What follows from it.
+    /// Returns the class of the error.
     pub fn class(&self) -> ErrorClass {
         match &self.cause {
-            // The host shows the same certificate the next time, and redirects to the same place.
+            // The next connection gets the same certificate or redirect.
             ErrorCause::Unreachable {
                 stage: RequestStage::Tls(CertificateFault::Untimely | CertificateFault::Untrusted),
                 ..
@@ -203,7 +207,7 @@ impl RemoteError {
             | ErrorCause::Redirected { .. } => ErrorClass::Rejected,
             ErrorCause::Unreachable { .. } | ErrorCause::Unexpected(_) => ErrorClass::Transient,
             ErrorCause::Throttled(_) => ErrorClass::Throttled,
-            // The page would be as large the next time.
+            // The page would be as large again.
             ErrorCause::Rejected(_) | ErrorCause::TooLarge { .. } => ErrorClass::Rejected,
             ErrorCause::KeyRefused(_) => ErrorClass::Auth,
             ErrorCause::Unusable(_) => ErrorClass::Corrupt,
@@ -215,7 +219,7 @@ fn target(to: Option<&str>) -> String {
     to.map_or_else(|| "without a target".to_owned(), |to| format!("to {to}"))
 }
 
-/// What to check first, where the list itself is not found.
+/// Returns what to check first if the list itself is not found.
 fn hint(call: &ApiCall, cause: &ErrorCause) -> &'static str {
     match (call, cause) {
         (ApiCall::List { page: 1 }, ErrorCause::Rejected(told) | ErrorCause::Unexpected(told))

@@ -72,9 +72,9 @@ pub struct AbsenceCheck {
 
 impl AbsenceCheck {
     /// A check of a sweep's suspects, followed by the customers whose deletion is already held.
-    /// Both lists are in random order, so that their begin is a random sample. `verified` gives the
-    /// sweep in which an unlisted suspect last answered. Suspects that were verified longest ago,
-    /// or never, are requested first.
+    /// Both lists are in random order, so that their first entries are a random sample. `verified`
+    /// gives the sweep in which an unlisted suspect last answered. Suspects that were verified
+    /// longest ago, or never, are requested first.
     pub fn of_sweep(
         plan: AbsencePlan,
         mut suspects: Vec<i64>,

@@ -20,8 +20,7 @@ fn hints(total: u64, last_page: u64) -> Hints {
     Hints { page: None, per_page: Some(2), total: Some(total), last_page: Some(last_page) }
 }
 
-/// A page of customers with these ids; those with the email that is looked for are written in
-/// capitals.
+/// A page of customers with these ids. Capital letters are customers with the wanted email.
 fn page(ids: &str, hints: Hints) -> Page {
     let listed = |id: char| {
         let email = if id.is_uppercase() { "a" } else { "b" };
@@ -46,7 +45,7 @@ fn too_large() -> RemoteError {
 
 type Answer = Result<Page, RemoteError>;
 
-/// Reads with these answers, in turns; returns the requested pages as `page/per_page`, and the
+/// Reads with these answers in rotation. Returns the requested pages as `page/per_page`, and the
 /// result.
 fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<CreateWindow, WindowError>) {
     let query = query(trust);
@@ -63,7 +62,7 @@ fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<CreateWin
     panic!("the reading does not end")
 }
 
-/// The pages that are read, what the window proves and its candidates.
+/// Checks the requested pages, what the window proves, and its candidates.
 #[track_caller]
 fn assert_read(answers: Vec<Answer>, pages: &str, coverage: WindowCoverage, candidates: &str) {
     let (asked, window) = read(KeyTrust::Expired, answers);
@@ -77,7 +76,7 @@ fn window_is_read_until_two_readings_agree() {
     let whole = hints(3, 2);
     let steady = vec![Ok(page("Bx", whole)), Ok(page("A", whole))];
     assert_read(steady, "1/2 2/2 1/2 2/2", WindowCoverage::Whole, "AB");
-    // A customer that is new in the second reading makes a third one necessary.
+    // A customer that first appears in the second reading makes a third reading necessary.
     let with_a = || Ok(page("xA", hints(2, 1)));
     let end = || Ok(page("", hints(2, 1)));
     let growing = vec![Ok(page("x", hints(1, 1))), with_a(), end(), with_a(), end()];

@@ -1,4 +1,4 @@
-//! Settlements, printed: each case sets the intent, its outcome and the mirror's row.
+//! Settlements in printed form. Each case sets the intent, its outcome and the mirror's row.
 
 use std::time::Duration;
 

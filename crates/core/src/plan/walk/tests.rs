@@ -5,7 +5,8 @@ fn exact(total: u64, per_page: u64) -> Hints {
     Hints { page: None, per_page: Some(per_page), total: Some(total), last_page }
 }
 
-/// Walks through pages of so many rows, all of them new unless `new` says otherwise; returns what was read and why it ended.
+/// Walks through pages of `(rows, new)`. Returns the last page read, why the walk ended, and the
+/// report.
 fn walk(hints: Hints, live: u64, pages: &[(u64, u64)]) -> (u64, WalkEnd, ListReport) {
     let mut walk = ListWalk::new(live, hints.per_page.unwrap_or(100));
     let (mut number, mut seen) = (1, 0);
@@ -76,7 +77,7 @@ fn page_of_another_number_is_not_the_last_one() {
 
 #[test]
 fn barren_page_does_not_end_a_walk_that_misses_a_live_customer() {
-    // Page 2 is filtered away as a whole; page 3 is not.
+    // Page 2 is filtered out completely; page 3 is not.
     let list = [(100, 100), (0, 0), (0, 0), (30, 30)];
     assert_eq!(walk(Hints::default(), 130, &list).0, 5);
     assert_eq!(walk(Hints::default(), 131, &list), {
