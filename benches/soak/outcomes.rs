@@ -35,7 +35,7 @@ fn rows(harness: &Installation) -> Vec<Row> {
 }
 
 /// The start of the reason of a parked create with an unknown outcome.
-const UNKNOWN: &str = "whether this create took effect is not known";
+const UNKNOWN: &str = "it is not known whether this create took effect";
 
 /// Returns what is wrong about the intents. The soak does not delete customers of intents or change
 /// the metadata that intents write, and no email is used twice. So each outcome has exactly one

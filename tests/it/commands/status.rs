@@ -138,7 +138,7 @@ fn failed_sync_promises_no_retry_without_a_daemon() {
     let asked = "SELECT count(*) FROM passes WHERE outcome = 'failed'";
     assert!((0..20_000).any(|_| harness.one(asked) == "2"), "the daemon does not ask");
     let told = harness.expect(4, &["status"]).stdout;
-    assert!(told.contains("the daemon asks again every 15 minutes"), "{told}");
+    assert!(told.contains("the daemon retries every 15 minutes"), "{told}");
     stop(daemon);
 
     harness.use_key(KEY);

@@ -5,9 +5,9 @@ use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-const BY_TAG: &str = "carries its id in intent, is gone already";
+const BY_TAG: &str = "carries its id in intent, no longer exists";
 
-const BY_CONTENT: &str = "a customer that could be it, is gone already";
+const BY_CONTENT: &str = "a customer that could be it, no longer exists";
 
 async fn is_made_once(tag: Option<&str>, hours: i64, is_noticed: bool, words: &str) {
     let mut harness = InProcess::open(3).await;

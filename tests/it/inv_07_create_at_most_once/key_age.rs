@@ -193,7 +193,7 @@ async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_tw
         );
         if expected.0 == "parked" {
             let reason = harness.of("c", "reason");
-            assert!(reason.contains("by KOMOJU's clock, is not known: look for the customer"), "{reason}");
+            assert!(reason.contains("by KOMOJU's clock is not known: look for the customer"), "{reason}");
         }
     }
 }

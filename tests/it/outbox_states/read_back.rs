@@ -22,7 +22,10 @@ async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
     harness.drain().await;
     assert_eq!(harness.state("d"), "done");
     let reason = harness.of("d", "reason");
-    assert!(reason.contains("an attempt whose answer was lost deleted it, or somebody else did"), "{reason}");
+    assert!(
+        reason.contains("an attempt whose answer was lost deleted it, or another program did"),
+        "{reason}"
+    );
     harness.assert_true();
 }
 

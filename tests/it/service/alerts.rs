@@ -184,11 +184,11 @@ fn each_kind_is_reported_with_what_to_do_and_has_its_keys_documented() {
         assert!(seen.insert(kind.to_owned()), "{kind} twice: {alerts:?}");
         let (part, count, oldest) = match kind {
             "held_deletions" => {
-                ("20 deletions wait for an operator: look at `komoju-sync deletions list`", 20, Some("1"))
+                ("20 deletions wait for an operator: see `komoju-sync deletions list`", 20, Some("1"))
             }
             "held_deletes" => ("1 delete intent waits for an operator", 1, Some("d1")),
             "parked_intents" => ("`komoju-sync intent retry ID` or `cancel ID`", 1, Some("p0")),
-            "key_refused" => ("put the right secret key in place", 1, None),
+            "key_refused" => ("install the right secret key", 1, None),
             "account_stopped" => ("`komoju-sync account accept`", 1, None),
             "stale_mirror" => ("no sweep was complete since 2020-01-01T00:00:00.000Z", 1, None),
             other => panic!("{other}"),

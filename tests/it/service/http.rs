@@ -116,7 +116,10 @@ fn refused_key_another_account_and_stale_mirror_make_unready() {
         .unwrap();
     let daemon = Daemon::start(&harness);
     let address = daemon.address();
-    eventually_unready(&address, "stopped since 2020-01-01T00:00:00.000Z, for the key reads another account");
+    eventually_unready(
+        &address,
+        "stopped since 2020-01-01T00:00:00.000Z, because the key reads another account",
+    );
     eventually_unready(&address, "the last complete sweep ended at 2020-01-01T00:00:00.000Z");
     assert_eq!(get(&address, "/healthz").status, 200);
 }

@@ -36,7 +36,7 @@ impl fmt::Display for Attention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DatabaseUnusable(trouble) => {
-                write!(f, "the database cannot be used {trouble}; the daemon tries again by itself")
+                write!(f, "the database cannot be used {trouble}; the daemon retries by itself")
             }
             Self::KeyRefused { since, has_daemon } => refused(f, since, *has_daemon),
             Self::AccountStopped(since) => stopped(f, since),
@@ -46,7 +46,7 @@ impl fmt::Display for Attention {
             Self::ParkedIntents(waiting) => parked(f, waiting),
             Self::UnreadableCustomers { count: n, .. } => write!(
                 f,
-                "{}: the mirror keeps what was last known of them; ask KOMOJU's support to correct them",
+                "{}: the mirror keeps their last known state; ask KOMOJU's support to correct them",
                 count(*n, "unreadable customer")
             ),
             Self::FailedPass { kind, id, outcome, error } => {
@@ -64,10 +64,10 @@ impl fmt::Display for Attention {
             Self::StuckFile { name, why } => write!(f, "{name} in outbound.spool_dir: it {why}"),
             Self::RefusedFile(name) => write!(
                 f,
-                "{name}: rejected/{name}.error in outbound.spool_dir says why; correct it and drop it again, or \
-                 remove both"
+                "{name}: rejected/{name}.error in outbound.spool_dir gives the reason; correct the file and drop it \
+                 again, or remove both"
             ),
-            Self::Unobserved => f.write_str("the daemon has just started and not observed its state yet"),
+            Self::Unobserved => f.write_str("the daemon has just started and has not read the database yet"),
             Self::DatabaseLocked { for_s } => {
                 write!(f, "the database could not be read for {for_s} s: another program keeps it locked")
             }
@@ -77,13 +77,13 @@ impl fmt::Display for Attention {
 
 fn refused(f: &mut fmt::Formatter<'_>, since: &str, has_daemon: bool) -> fmt::Result {
     let next = if has_daemon {
-        " and restart the service; the daemon asks again every 15 minutes"
+        " and restart the service; the daemon retries every 15 minutes"
     } else {
-        "; no daemon runs: the next `komoju-sync sync` or `komoju-sync run` asks again"
+        "; no daemon runs: the next `komoju-sync sync` or `komoju-sync run` retries"
     };
     write!(
         f,
-        "the API refuses the key since {since}, so nothing is read or pushed: put the right secret key in place{next}"
+        "the API refuses the key since {since}, so nothing is read or pushed: install the right secret key{next}"
     )
 }
 
@@ -99,8 +99,8 @@ fn stale(f: &mut fmt::Formatter<'_>, last_sweep_at: Option<&str>, is_overdue: bo
     match (last_sweep_at, is_overdue) {
         (Some(at), true) => write!(
             f,
-            "no sweep was complete since {at}, which is more than three periods ago: `komoju-sync status` tells \
-             what went wrong"
+            "no sweep was complete since {at}, which is more than three periods ago: `komoju-sync status` shows \
+             what failed"
         ),
         (Some(at), false) => write!(
             f,
@@ -108,10 +108,10 @@ fn stale(f: &mut fmt::Formatter<'_>, last_sweep_at: Option<&str>, is_overdue: bo
              `komoju-sync status`"
         ),
         (None, true) => f.write_str(
-            "no sweep was complete yet, after more than three periods: `komoju-sync status` tells what went wrong",
+            "no sweep was complete yet, after more than three periods: `komoju-sync status` shows what failed",
         ),
         (None, false) => {
-            f.write_str("no sweep is complete yet: `komoju-sync status` tells how far the first one is")
+            f.write_str("no sweep is complete yet: `komoju-sync status` shows the progress of the first one")
         }
     }
 }
@@ -119,15 +119,15 @@ fn stale(f: &mut fmt::Formatter<'_>, last_sweep_at: Option<&str>, is_overdue: bo
 fn stopped(f: &mut fmt::Formatter<'_>, since: &str) -> fmt::Result {
     write!(
         f,
-        "everything is stopped since {since}, for the key reads another account: look at `komoju-sync account \
-         show`; put the right key back, or run `komoju-sync account accept`"
+        "everything is stopped since {since}, because the key reads another account: run `komoju-sync account \
+         show`; install the right key again, or run `komoju-sync account accept`"
     )
 }
 
 fn held_deletions(f: &mut fmt::Formatter<'_>, waiting: &PendingItems) -> fmt::Result {
     write!(
         f,
-        "{} {} for an operator: look at `komoju-sync deletions list`, then `komoju-sync deletions approve` or \
+        "{} {} for an operator: see `komoju-sync deletions list`, then run `komoju-sync deletions approve` or \
          `reject`",
         count(waiting.count, "deletion"),
         waiting.verb()
@@ -138,8 +138,8 @@ fn held_deletes(f: &mut fmt::Formatter<'_>, waiting: &PendingItems) -> fmt::Resu
     write!(
         f,
         "{} {} for an operator, because more are open or were sent within an hour than \
-         outbound.hold_deletes_over allows: look at `komoju-sync intent plan`, then `komoju-sync intent approve`, \
-         or `cancel` those that are not meant",
+         outbound.hold_deletes_over allows: see `komoju-sync intent plan`, then run `komoju-sync intent approve`, \
+         or `cancel` the wrong ones",
         count(waiting.count, "delete intent"),
         waiting.verb()
     )
@@ -149,7 +149,7 @@ fn parked(f: &mut fmt::Formatter<'_>, waiting: &PendingItems) -> fmt::Result {
     write!(
         f,
         "{} {} parked and {} for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show \
-         ID` tell why, then `komoju-sync intent retry ID` or `cancel ID`",
+         ID` show why; then run `komoju-sync intent retry ID` or `cancel ID`",
         count(waiting.count, "intent"),
         if waiting.count == 1 { "is" } else { "are" },
         waiting.verb()
@@ -195,7 +195,7 @@ impl Attention {
             }
             Self::LagExceeded { at, consistency_s } => write!(
                 f,
-                "reads may lag longer than inbound.consistency_s ({consistency_s} s), last seen at {at}: raise it"
+                "reads may lag longer than inbound.consistency_s ({consistency_s} s), last seen at {at}: increase it"
             ),
             _ => f.write_str(
                 "there may be more customers than are listed: ask KOMOJU, and see `komoju-sync doctor`",
@@ -223,8 +223,9 @@ impl fmt::Display for Wipe {
             ([], true) => f.write_str("; the daemon removes them"),
             (readers, _) => write!(
                 f,
-                "; {} reads an old state of the database: end that transaction or program",
-                readers.join(" and ")
+                "; {} {} an old state of the database: end that transaction or program",
+                readers.join(" and "),
+                if readers.len() == 1 { "reads" } else { "read" }
             ),
         }
     }

@@ -67,21 +67,21 @@ fn conditions() -> Vec<Attention> {
 
 /// The key, exit code, short form and sentence of each condition.
 const TABLE: &str = "\
-database_unusable 1 | the database cannot be used since T: no room | the database cannot be used since T: no room; the daemon tries again by itself
-key_refused 4 | key refused since T | the API refuses the key since T, so nothing is read or pushed: put the right secret key in place and restart the service; the daemon asks again every 15 minutes
-key_refused 4 | key refused since T | the API refuses the key since T, so nothing is read or pushed: put the right secret key in place; no daemon runs: the next `komoju-sync sync` or `komoju-sync run` asks again
-account_stopped 3 | stopped since T: the key reads another account | everything is stopped since T, for the key reads another account: look at `komoju-sync account show`; put the right key back, or run `komoju-sync account accept`
+database_unusable 1 | the database cannot be used since T: no room | the database cannot be used since T: no room; the daemon retries by itself
+key_refused 4 | key refused since T | the API refuses the key since T, so nothing is read or pushed: install the right secret key and restart the service; the daemon retries every 15 minutes
+key_refused 4 | key refused since T | the API refuses the key since T, so nothing is read or pushed: install the right secret key; no daemon runs: the next `komoju-sync sync` or `komoju-sync run` retries
+account_stopped 3 | stopped since T: the key reads another account | everything is stopped since T, because the key reads another account: run `komoju-sync account show`; install the right key again, or run `komoju-sync account accept`
 unfinished_wipe 0 | - | payment tokens of settled intents are still in the database file or its WAL; the daemon removes them
 unfinished_wipe 3 | wiping of tokens unfinished | payment tokens of settled intents are still in the database file or its WAL; the daemon could not remove them yet: a process of another user reads the database, or the log says why
 unfinished_wipe 3 | wiping of tokens unfinished | payment tokens of settled intents are still in the database file or its WAL; `komoju-sync sync` or the daemon removes them
 unfinished_wipe 3 | erasure unfinished | erased data are still in the database file or its WAL since T; the daemon removes them
-unfinished_wipe 3 | erasure unfinished | erased data and payment tokens of settled intents are still in the database file or its WAL since T; a (process 1) and b (process 2) reads an old state of the database: end that transaction or program
-held_deletions 3 | 20 held deletions | 20 deletions wait for an operator: look at `komoju-sync deletions list`, then `komoju-sync deletions approve` or `reject`
-held_deletes 3 | 1 held delete intent | 1 delete intent waits for an operator, because more are open or were sent within an hour than outbound.hold_deletes_over allows: look at `komoju-sync intent plan`, then `komoju-sync intent approve`, or `cancel` those that are not meant
-parked_intents 3 | 1 parked intent | 1 intent is parked and waits for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show ID` tell why, then `komoju-sync intent retry ID` or `cancel ID`
-parked_intents 3 | 2 parked intents | 2 intents are parked and wait for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show ID` tell why, then `komoju-sync intent retry ID` or `cancel ID`
-unreadable_customers 0 | 2 unreadable customers | 2 unreadable customers: the mirror keeps what was last known of them; ask KOMOJU's support to correct them
-unreadable_customers 3 | 1 new unreadable customer | 2 unreadable customers: the mirror keeps what was last known of them; ask KOMOJU's support to correct them
+unfinished_wipe 3 | erasure unfinished | erased data and payment tokens of settled intents are still in the database file or its WAL since T; a (process 1) and b (process 2) read an old state of the database: end that transaction or program
+held_deletions 3 | 20 held deletions | 20 deletions wait for an operator: see `komoju-sync deletions list`, then run `komoju-sync deletions approve` or `reject`
+held_deletes 3 | 1 held delete intent | 1 delete intent waits for an operator, because more are open or were sent within an hour than outbound.hold_deletes_over allows: see `komoju-sync intent plan`, then run `komoju-sync intent approve`, or `cancel` the wrong ones
+parked_intents 3 | 1 parked intent | 1 intent is parked and waits for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show ID` show why; then run `komoju-sync intent retry ID` or `cancel ID`
+parked_intents 3 | 2 parked intents | 2 intents are parked and wait for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show ID` show why; then run `komoju-sync intent retry ID` or `cancel ID`
+unreadable_customers 0 | 2 unreadable customers | 2 unreadable customers: the mirror keeps their last known state; ask KOMOJU's support to correct them
+unreadable_customers 3 | 1 new unreadable customer | 2 unreadable customers: the mirror keeps their last known state; ask KOMOJU's support to correct them
 failed_pass 0 | sweep 7 failed: timeout | sweep 7 failed: timeout
 failed_pass 0 | - | probe 7 failed: timeout
 partial_sweep 0 | sweep 7 partial: the list was not read to its end | partial: the list was not read to its end
@@ -89,19 +89,19 @@ partial_sweep 0 | sweep 7 partial: 1 customer was neither listed nor verified | 
 partial_sweep 0 | sweep 7 partial: 2 customers were neither listed nor verified | partial: 2 customers were neither listed nor verified
 page_ignored 3 | the API may ignore `page` | there may be more customers than are listed: ask KOMOJU, and see `komoju-sync doctor`
 stale_mirror 1 | stale: last complete sweep T | the last complete sweep ended at T, longer ago than three periods of inbound.sweep_cron: see `komoju-sync status`
-stale_mirror 1 | stale: last complete sweep T | no sweep was complete since T, which is more than three periods ago: `komoju-sync status` tells what went wrong
-stale_mirror 1 | no complete sweep yet | no sweep is complete yet: `komoju-sync status` tells how far the first one is
-stale_mirror 1 | no complete sweep yet | no sweep was complete yet, after more than three periods: `komoju-sync status` tells what went wrong
+stale_mirror 1 | stale: last complete sweep T | no sweep was complete since T, which is more than three periods ago: `komoju-sync status` shows what failed
+stale_mirror 1 | no complete sweep yet | no sweep is complete yet: `komoju-sync status` shows the progress of the first one
+stale_mirror 1 | no complete sweep yet | no sweep was complete yet, after more than three periods: `komoju-sync status` shows what failed
 imprecise_list 0 | - | imprecise: total says 253, 250 are listed, last_page is missing; 41 customers are verified by single requests, the last 12 min ago
 imprecise_list 0 | - | 1 customer is verified by a single request, 12 min ago
 imprecise_list 0 | - | imprecise: 2 customers are verified by single requests, the last 12 min ago
 long_unlisted 0 | - | 1 customer answers and was not listed for three sweeps: a
 long_unlisted 0 | - | 3 customers answer and were not listed for three sweeps: a (and 2 more)
-lag_exceeded 0 | - | reads may lag longer than inbound.consistency_s (120 s), last seen at T: raise it
+lag_exceeded 0 | - | reads may lag longer than inbound.consistency_s (120 s), last seen at T: increase it
 spool_blocked 0 | - | no file is taken: `chown root spool`
 stuck_file 0 | - | a.txt in outbound.spool_dir: it must end in .json
-refused_file 0 | - | a.json: rejected/a.json.error in outbound.spool_dir says why; correct it and drop it again, or remove both
-unobserved 0 | - | the daemon has just started and not observed its state yet
+refused_file 0 | - | a.json: rejected/a.json.error in outbound.spool_dir gives the reason; correct the file and drop it again, or remove both
+unobserved 0 | - | the daemon has just started and has not read the database yet
 database_locked 0 | - | the database could not be read for 91 s: another program keeps it locked
 ";
 

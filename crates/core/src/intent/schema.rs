@@ -29,17 +29,17 @@ impl Intent {
         let id = format!("[^@{CONTROL}][^{CONTROL}]*");
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "An intent: what is to be created, changed or deleted at KOMOJU",
+            "title": "An intent: a customer to create, update or delete at KOMOJU",
             "type": "object",
             "required": ["op"],
             "additionalProperties": false,
             "properties": {
                 "op": {
-                    "description": "What is wanted.",
+                    "description": "The operation.",
                     "enum": ["create", "update", "delete"],
                 },
                 "customer_id": {
-                    "description": "Whose customer (update, delete): an id, or @ID for the one that intent ID creates.",
+                    "description": "The customer of an update or delete: an id, or @ID for the customer that intent ID creates.",
                     "type": ["string", "null"],
                     "minLength": 1,
                     "maxLength": CustomerId::MAX_BYTES,
@@ -50,7 +50,7 @@ impl Intent {
                 },
                 "body": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/body"}]},
                 "id": {
-                    "description": "Its dropper's own id: given twice with the same content, it is one intent.",
+                    "description": "The submitter's own id. The same id with the same content is the same intent.",
                     "type": ["string", "null"],
                     "minLength": 1,
                     "maxLength": IntentId::MAX_BYTES,
@@ -105,7 +105,7 @@ fn rules_by_op() -> Value {
 /// Returns the schema of the parameters of create and update.
 fn body() -> Value {
     json!({
-        "description": "KOMOJU's parameters of create and update; what is not named stays.",
+        "description": "KOMOJU's parameters of create and update. Parameters that are not named stay unchanged.",
         "type": "object",
         "additionalProperties": false,
         "properties": of_fields(&BODY_FIELDS, |field| match field {
@@ -131,8 +131,8 @@ fn body() -> Value {
 /// Returns the schema of the submitter's expectation.
 fn expect() -> Value {
     json!({
-        "description": "What was last seen of the customer (update, delete); only what is named is compared, null is \
-                        absent. Where it is otherwise, nothing is sent and the intent is parked.",
+        "description": "What the submitter last saw of the customer (update, delete). Only the named fields are compared; null \
+                        means absent. If a field differs, nothing is sent and the intent is parked.",
         "type": "object",
         "additionalProperties": false,
         "properties": of_fields(&EXPECT_FIELDS, |field| match field {

@@ -304,14 +304,15 @@ fn read_back(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let before = facts.open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
     let effect = read_back::compare(body, before.as_ref().map(Customer::fields), customer.fields());
     if effect != UpdateEffect::Applied && facts.may_be_before_last_attempt(reading.requested_at) {
-        let why = "whether this update took effect is read again, once no read can be older than the attempt";
+        let why =
+            "whether this update took effect is checked again once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
     match effect {
         UpdateEffect::Applied => Some(found(customer.clone())),
         UpdateEffect::NotApplied => None,
         UpdateEffect::Unclear => Some(park(
-            "whether this update took effect cannot be told from the customer, and its payment token can be used once: look at the \
+            "the customer does not show whether this update took effect, and its payment token can be used only once: look at the \
              customer at KOMOJU, then cancel this intent, or retry it with a new token (--body @FILE)",
             Some(json!({"theirs": customer.fields()})),
         )),
@@ -393,7 +394,7 @@ fn send(facts: &AttemptFacts) -> AttemptStep {
     let is_repeat = facts.open.may_have_taken_effect() && !facts.has_new_key;
     match facts.open.push() {
         Some(push) => AttemptStep::Send { push, is_repeat },
-        None => park("its customer cannot be asked for", None),
+        None => park("the id of its customer cannot be requested", None),
     }
 }
 

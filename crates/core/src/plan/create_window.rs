@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
 
+use crate::format::count;
 use crate::plan::creates::{CreateMatcher, WindowCoverage};
 use crate::plan::key_age::KeyTrust;
 use crate::plan::walk;
@@ -77,18 +78,18 @@ impl CreateWindow {
 
     /// Describes the size: the number of customers shown, and the number that the list counts.
     pub fn size(&self) -> String {
-        let shown = self.all.len();
+        let shown = count(self.all.len(), "customer");
         let unreadable = match self.unreadable {
             0 => String::new(),
-            1 => ", besides 1 that cannot be read,".to_owned(),
-            n => format!(", besides {n} that cannot be read,"),
+            1 => " and 1 unreadable one".to_owned(),
+            n => format!(" and {n} unreadable ones"),
         };
         match self.total {
             Some(_) if self.total_moves => {
-                format!("it shows {shown} customers{unreadable} and its total changes from answer to answer")
+                format!("it shows {shown}{unreadable}, and its total changes from answer to answer")
             }
-            Some(total) => format!("it shows {shown} customers{unreadable} where its total says {total}"),
-            None => format!("it shows {shown} customers{unreadable} and says no total"),
+            Some(total) => format!("it shows {shown}{unreadable}, and its total is {total}"),
+            None => format!("it shows {shown}{unreadable}, and it gives no total"),
         }
     }
 
@@ -282,7 +283,8 @@ impl<'a> WindowReading<'a> {
             // The next reading would have even more pages.
             AfterPage::Next if self.scan.is_too_long() => {
                 let from = self.query.from;
-                let why = format!("the customers made since {from:.0} grow faster than they are read");
+                let why =
+                    format!("the list of customers created since {from:.0} grows faster than it is read");
                 Some(Err(WindowError::Moving(why)))
             }
             AfterPage::Next => None,
@@ -323,7 +325,7 @@ impl<'a> WindowReading<'a> {
     fn gives_up(&self) -> WindowError {
         let from = self.query.from;
         WindowError::Moving(format!(
-            "the customers made since {from:.0} were read again and again, and no two readings agreed: the list keeps moving"
+            "the list of customers created since {from:.0} was read repeatedly, and no two readings agreed: the list keeps moving"
         ))
     }
 }

@@ -150,7 +150,7 @@ pub fn conclude<'a>(evidence: CreateEvidence<'a>) -> CreateConclusion<'a> {
             Candidates::One(_, CandidateState::Listed(customer) | CandidateState::Earlier(customer)),
         ) => CreateConclusion::Made(customer),
         (Some(tag), Candidates::One(id, CandidateState::Gone)) => CreateConclusion::Unclear(format!(
-            "{id}, the customer that carries its id in {tag}, is gone already"
+            "{id}, the customer that carries its id in {tag}, no longer exists"
         )),
         (Some(tag), Candidates::Several(_)) => {
             CreateConclusion::Unclear(format!("several customers carry its id in {tag}"))
@@ -159,7 +159,7 @@ pub fn conclude<'a>(evidence: CreateEvidence<'a>) -> CreateConclusion<'a> {
             CreateConclusion::Unclear(format!("{count} customers that were created since could be it"))
         }
         (None, Candidates::One(id, CandidateState::Gone)) => {
-            CreateConclusion::Unclear(format!("{id}, a customer that could be it, is gone already"))
+            CreateConclusion::Unclear(format!("{id}, a customer that could be it, no longer exists"))
         }
         (None, Candidates::One(id, CandidateState::Earlier(_))) => CreateConclusion::Unclear(format!(
             "{id} could be it and is new to the mirror, though the API says that it was created before the first attempt"
@@ -235,7 +235,7 @@ mod tests {
                 assert_eq!(found(Some("ref"), one(place), coverage, true), "c");
             }
             assert!(
-                found(Some("ref"), one(CandidateState::Gone), coverage, false).contains("is gone already")
+                found(Some("ref"), one(CandidateState::Gone), coverage, false).contains("no longer exists")
             );
             let several = found(Some("ref"), Candidates::Several(2), coverage, false);
             assert_eq!(several, "several customers carry its id in ref");
@@ -262,7 +262,7 @@ mod tests {
             assert!(
                 found(one(CandidateState::Earlier(ours.clone())), false).contains("before the first attempt")
             );
-            assert!(found(one(CandidateState::Gone), false).contains("is gone already"));
+            assert!(found(one(CandidateState::Gone), false).contains("no longer exists"));
             assert!(found(Candidates::Several(2), false).starts_with("2 customers"));
             for other in [
                 customer("c", "b@example.com", json!({"n": "1"})),

@@ -247,7 +247,7 @@ fn already_deleted(open: &OpenIntent, status: Option<u16>) -> Option<&'static st
         None
     } else if open.may_have_taken_effect() {
         Some(
-            "it was gone when this was tried again: an attempt whose answer was lost deleted it, or somebody else did",
+            "the customer did not exist at the retry: an attempt whose answer was lost deleted it, or another program did",
         )
     } else {
         Some("the customer was already deleted at KOMOJU")
@@ -343,7 +343,7 @@ pub fn refusal(open: &OpenIntent) -> Option<String> {
         return Some(format!("its row cannot be read: {why}; nothing was sent"));
     }
     let can_be_sent = open.is_create() || open.customer.as_ref().is_some_and(CustomerId::can_be_requested);
-    (!can_be_sent).then(|| "its customer cannot be asked for; nothing was sent".to_owned())
+    (!can_be_sent).then(|| "the id of its customer cannot be requested; nothing was sent".to_owned())
 }
 
 /// Plans the end of an intent that cannot be sent. It is rejected, so that it does not block later

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::format::count;
+
 /// UNCHANGED_FOR controls how long a file that was not renamed into place must be unchanged before
 /// it is taken.
 const UNCHANGED_FOR: Duration = Duration::from_secs(1);
@@ -100,7 +102,7 @@ pub struct SpoolPlan {
 impl fmt::Display for SpoolPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let paths: Vec<String> = self.take.iter().take(MOST_SHOWN).map(FoundFile::path).collect();
-        write!(f, "take {} files: {}", self.take.len(), paths.join(", "))?;
+        write!(f, "take {}: {}", count(self.take.len(), "file"), paths.join(", "))?;
         let more = self.take.len() - paths.len();
         if more > 0 {
             write!(f, " and {more} more")?;
@@ -294,7 +296,7 @@ mod tests {
             (paths(&plan), plan.again_in, plan.is_cut),
             (vec!["new.json".into()], Some(SECOND), false)
         );
-        assert_eq!(plan.to_string(), "take 1 files: new.json; scan again in 1s");
+        assert_eq!(plan.to_string(), "take 1 file: new.json; scan again in 1s");
         let plan = changing.plan(found, &[], at(11));
         assert_eq!(paths(&plan), ["grows.json", "new.json"], "its drop time is the first one");
     }

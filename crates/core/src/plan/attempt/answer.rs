@@ -132,7 +132,7 @@ fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> Atte
         }
         (KeyCheck::Unanswered, Err(list)) => {
             let again = facts.after_error(list, OutcomeStatus::Known);
-            let why = format!("{error}; whether the key is refused is not known: {}", again.why);
+            let why = format!("{error}; it is not known whether the key is refused: {}", again.why);
             later(RetryPlan { why, status, ..again })
         }
         _ if facts.open.is_create() && facts.open.may_have_taken_effect() => park(

@@ -74,14 +74,14 @@ fn begin(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let trust = key_trust(open, &facts.now, facts.server_time)?;
     let Some(from) = open.window_from() else {
         return Some(park(
-            "when it was first sent, by KOMOJU's clock, is not known: look for the customer, then cancel this intent, or retry it \
+            "the time of its first attempt by KOMOJU's clock is not known: look for the customer, then cancel this intent, or retry it \
              with its body (--body @FILE)",
             None,
         ));
     };
     // Proof of absence must be newer than the last attempt.
     if trust != KeyTrust::Full && facts.may_be_before_last_attempt(facts.now.wall) {
-        let why = "whether this create took effect is looked for once no read can be older than the attempt";
+        let why = "whether this create took effect is checked once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
     let fit = if trust == KeyTrust::Expired { MatchMode::Any } else { MatchMode::All };
@@ -182,7 +182,7 @@ fn park_unclear(query: &WindowQuery, result: &LookupResult, why: &str) -> Attemp
     let named: Vec<&str> = result.candidates.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
     park(
         format!(
-            "whether this create took effect is not known, its key may have been forgotten, and {why}: look for the customer, then \
+            "it is not known whether this create took effect, KOMOJU may have forgotten its key, and {why}: look for the customer, then \
              cancel this intent, or retry it with its body (--body @FILE)"
         ),
         Some(json!({"window_from": time::written(query.from), "unclaimed": named})),

@@ -121,7 +121,7 @@ fn first_attempt_of_a_create_commits_the_servers_time_before_it_sends() {
 fn intent_that_cannot_be_sent_is_parked() {
     let mut facts = facts(update(json!({"email": "b"})), OutcomeStatus::Known);
     facts.open.customer = None;
-    assert_plan(&facts, "park: its customer cannot be asked for");
+    assert_plan(&facts, "park: the id of its customer cannot be requested");
     facts.open.intent = Err("bad row".to_owned());
     assert_plan(&facts, "park: bad row");
 }
@@ -182,7 +182,7 @@ fn update_with_a_token_is_read_back_before_it_is_sent_again() {
         (None, "read customer c"),
         (shows(json!({"email": "b"})), "done: it had taken effect already"),
         (shows(json!({"email": "a"})), "send again"),
-        (shows(json!({"email": "x"})), "park: whether this update took effect cannot be told"),
+        (shows(json!({"email": "x"})), "park: the customer does not show whether this update took effect"),
         (reading(Ok(CustomerAnswer::NotFound)), "send again"),
         (reading(Err(no_answer())), "try again at 2026-06-01T13:00:02Z"),
     ];
@@ -194,7 +194,10 @@ fn update_with_a_token_is_read_back_before_it_is_sent_again() {
     facts.consistency = Consistency::seconds(60);
     facts.open.last_attempt_at = Some(began() + hours(1));
     facts.reading = shows(json!({"email": "a"}));
-    assert_plan(&facts, "try again at 2026-06-01T13:01:00Z: whether this update took effect is read again");
+    assert_plan(
+        &facts,
+        "try again at 2026-06-01T13:01:00Z: whether this update took effect is checked again",
+    );
     facts.reading = shows(json!({"email": "b"}));
     assert_plan(&facts, "done");
     facts.open.frozen.base = None;
@@ -205,7 +208,7 @@ fn update_with_a_token_is_read_back_before_it_is_sent_again() {
 #[test]
 fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough() {
     let window = "look for its customer first, in the window from 2026-06-01T11:50:00Z";
-    let no_time = "park: when it was first sent, by KOMOJU's clock, is not known";
+    let no_time = "park: the time of its first attempt by KOMOJU's clock is not known";
     let again = "send again under its key";
     // Hours since the first attempt, whether its server time is known, whether it has a tag, and
     // whether the API failed.
@@ -238,7 +241,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
         facts.open.last_attempt_at = Some(facts.now.wall);
         match query {
             Some((KeyTrust::Doubtful | KeyTrust::Expired, _)) => {
-                assert_plan(&facts, "whether this create took effect is looked for once");
+                assert_plan(&facts, "whether this create took effect is checked once");
             }
             _ => assert_plan(&facts, expected),
         }
@@ -284,7 +287,7 @@ fn looked_for_a(trust: KeyTrust, listed: &[Customer], total: Option<u64>) -> Att
 #[test]
 fn create_without_a_candidate_is_sent_again_under_a_young_key_and_under_a_new_one_after_proof() {
     let again = "send again under its key";
-    let unproven = "proves no absence (it shows 0 customers and says no total)";
+    let unproven = "proves no absence (it shows 0 customers, and it gives no total)";
     let whole = [again, again, "commit a new key: the create did not take effect"];
     // After a 5xx the API may have forgotten the key.
     let partial = [again, unproven, unproven];
@@ -333,7 +336,10 @@ fn create_whose_effect_is_unclear_is_parked_unless_its_key_is_trusted() {
         }
         for facts in [looked_for_a(trust, &several, None), twin] {
             let is_trusted = trust == KeyTrust::Full;
-            assert_plan(&facts, if is_trusted { "send again under its key" } else { "park: whether" });
+            assert_plan(
+                &facts,
+                if is_trusted { "send again under its key" } else { "park: it is not known whether" },
+            );
         }
     }
     let facts = looked_for_a(KeyTrust::Expired, &several, None);
@@ -357,7 +363,7 @@ fn candidate_that_only_the_log_shows_is_requested() {
             (created("2026-06-01T12:00:00Z"), "done"),
             (shows(json!({"email": "a"})), "done"),
             (created("2026-06-01T11:00:00Z"), unclear("created before the first attempt")),
-            (reading(Ok(CustomerAnswer::NotFound)), unclear("is gone already")),
+            (reading(Ok(CustomerAnswer::NotFound)), unclear("no longer exists")),
             (reading(Err(no_answer())), unclear("try again at ")),
         ];
         for (reading, expected) in cases {

@@ -107,11 +107,11 @@ fn total_that_changes_between_two_equal_readings_proves_no_absence() {
 fn total_that_is_missing_wrong_or_changing_proves_no_absence() {
     let nameless = Hints { per_page: Some(2), ..Hints::default() };
     let cases = [
-        (vec![Ok(page("x", nameless)), Ok(page("", nameless))], "it shows 1 customers and says no total"),
-        (vec![Ok(page("x", hints(0, 1)))], "it shows 1 customers where its total says 0"),
+        (vec![Ok(page("x", nameless)), Ok(page("", nameless))], "it shows 1 customer, and it gives no total"),
+        (vec![Ok(page("x", hints(0, 1)))], "it shows 1 customer, and its total is 0"),
         (
             vec![Ok(page("xy", hints(3, 2))), Ok(page("z", hints(4, 2))), Ok(page("", hints(4, 2)))],
-            "it shows 3 customers and its total changes from answer to answer",
+            "it shows 3 customers, and its total changes from answer to answer",
         ),
     ];
     for (answers, size) in cases {
@@ -129,11 +129,11 @@ fn unreadable_and_deleted_customers_that_could_be_the_creates_prove_no_absence()
         Page { deleted: vec![RawCustomer::from_value(&value).unwrap()], ..page("", hints(1, 1)) }
     };
     let unreadable = Page { unreadable: vec![bad], ..page("", hints(0, 1)) };
-    let besides = "it shows 0 customers, besides 1 that cannot be read, where its total says";
+    let size = "it shows 0 customers and 1 unreadable one, and its total is";
     for (page, coverage, size) in [
-        (deleted("b"), WindowCoverage::Whole, "it shows 1 customers where its total says 1"),
-        (deleted("a"), WindowCoverage::Partial, besides),
-        (unreadable, WindowCoverage::Partial, besides),
+        (deleted("b"), WindowCoverage::Whole, "it shows 1 customer, and its total is 1"),
+        (deleted("a"), WindowCoverage::Partial, size),
+        (unreadable, WindowCoverage::Partial, size),
     ] {
         let (_, window) = read(KeyTrust::Expired, vec![Ok(page.clone())]);
         let window = window.unwrap();
@@ -205,5 +205,5 @@ fn window_that_grows_without_an_end_is_given_up() {
         let hints = Hints { per_page: Some(1), ..hints(1_000_000, 1_000_000) };
         reading.take(Ok(Page { hints, customers: vec![listed], ..Page::default() }))
     });
-    assert!(matches!(result, Some(Err(WindowError::Moving(why))) if why.contains("grow faster")));
+    assert!(matches!(result, Some(Err(WindowError::Moving(why))) if why.contains("grows faster")));
 }

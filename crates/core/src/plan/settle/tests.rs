@@ -187,7 +187,7 @@ fn unreadable_answer_is_noted_with_its_id_and_the_customer_requested_again() {
 #[test]
 fn missing_customer_completes_a_delete_that_may_have_had_an_effect_and_rejects_the_rest() {
     let (known, gone) = (live(json!({})), tombstone());
-    let lost = "done: it was gone when this was tried again: an attempt whose answer was lost deleted it, or somebody else did";
+    let lost = "done: the customer did not exist at the retry: an attempt whose answer was lost deleted it, or another program did";
     let typo =
         "rejected: HTTP 404 bad (tok_1 is bad); the mirror never had a customer with this id: check the id";
     let already = "done: the customer was already deleted at KOMOJU";
@@ -256,9 +256,9 @@ fn intent_that_cannot_be_sent_is_rejected_or_parked_where_it_may_have_taken_effe
     assert_eq!(refusal(&open), None);
     assert_eq!(refusal(&create()), None);
     open.customer = Some(CustomerId::new("..").unwrap());
-    assert_eq!(refusal(&open).unwrap(), "its customer cannot be asked for; nothing was sent");
+    assert_eq!(refusal(&open).unwrap(), "the id of its customer cannot be requested; nothing was sent");
     open.customer = None;
-    assert_eq!(refusal(&open).unwrap(), "its customer cannot be asked for; nothing was sent");
+    assert_eq!(refusal(&open).unwrap(), "the id of its customer cannot be requested; nothing was sent");
     open.intent = Err("bad op".to_owned());
     assert_eq!(refusal(&open).unwrap(), "its row cannot be read: bad op; nothing was sent");
 

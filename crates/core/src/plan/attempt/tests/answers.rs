@@ -147,7 +147,7 @@ fn forbidden_push_is_rejected_only_where_the_list_is_answered() {
             refused().into(),
             "the list is refused too, so the API refused the key",
         );
-        check(intent, outcome, unanswered().into(), "whether the key is refused is not known: ");
+        check(intent, outcome, unanswered().into(), "it is not known whether the key is refused: ");
     }
 }
 
