@@ -51,7 +51,7 @@ pub enum Origin {
     Operator,
 }
 
-macro_rules! words {
+macro_rules! names {
     ($type:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl $type {
             /// Returns the name that SQL, logs and messages use.
@@ -73,8 +73,14 @@ macro_rules! words {
     };
 }
 
-words!(ChangeKind { Created = "created", Updated = "updated", Deleted = "deleted", Restored = "restored", Erased = "erased" });
-words!(Origin {
+names!(ChangeKind {
+    Created = "created",
+    Updated = "updated",
+    Deleted = "deleted",
+    Restored = "restored",
+    Erased = "erased",
+});
+names!(Origin {
     Sweep = "sweep",
     Probe = "probe",
     Event = "event",
@@ -231,37 +237,37 @@ mod tests {
     }
 
     #[test]
-    fn a_life_folds_to_where_it_stands() {
-        let life = [
+    fn changes_of_a_customer_fold_to_its_row() {
+        let changes = [
             entry(1, ChangeKind::Created, Some("one")),
             entry(2, ChangeKind::Updated, Some("two")),
             entry(3, ChangeKind::Deleted, None),
             entry(4, ChangeKind::Restored, Some("three")),
         ];
-        let stands = life.iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
-        assert_eq!(stands.body.as_deref(), Some("three"));
-        assert_eq!((stands.live_seq, stands.seq, stands.is_live()), (4, 4, true));
-        assert_eq!(stands.first_seen_at, "2026-01-01T00:00:01.000Z");
+        let row = changes.iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
+        assert_eq!(row.body.as_deref(), Some("three"));
+        assert_eq!((row.live_seq, row.seq, row.is_live()), (4, 4, true));
+        assert_eq!(row.first_seen_at, "2026-01-01T00:00:01.000Z");
 
-        let tombstone = life[..3].iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
+        let tombstone = changes[..3].iter().try_fold(None, MirrorRow::fold).unwrap().unwrap();
         assert_eq!(tombstone.body.as_deref(), Some("two"), "the last known body stays");
         assert_eq!(tombstone.deleted_at.as_deref(), Some("2026-01-01T00:00:03.000Z"));
         assert_eq!(MirrorRow::fold(Some(tombstone), &entry(4, ChangeKind::Erased, None)), Ok(None));
     }
 
     #[test]
-    fn each_step_of_a_life_says_when_it_was_and_by_which_entry() {
-        let life = [
+    fn each_change_sets_time_and_seq_of_the_row() {
+        let changes = [
             entry(1, ChangeKind::Created, Some("one")),
             entry(2, ChangeKind::Updated, Some("two")),
             entry(3, ChangeKind::Deleted, None),
             entry(4, ChangeKind::Restored, Some("three")),
             entry(5, ChangeKind::Updated, Some("four")),
         ];
-        let mut stands = None;
-        for (entry, live_seq) in life.iter().zip([1, 1, 1, 4, 4]) {
-            stands = MirrorRow::fold(stands, entry).unwrap();
-            let step = stands.as_ref().unwrap();
+        let mut row = None;
+        for (entry, live_seq) in changes.iter().zip([1, 1, 1, 4, 4]) {
+            row = MirrorRow::fold(row, entry).unwrap();
+            let step = row.as_ref().unwrap();
             assert_eq!(
                 (step.seq, step.live_seq, &step.changed_at),
                 (entry.seq, live_seq, &entry.observed_at)
@@ -270,18 +276,18 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_the_digest_of_the_chain_before_and_the_entrys() {
+    fn chain_is_the_digest_of_the_previous_chain_and_the_entrys_digest() {
         let chain = chain(&[0; 32], &[1; 32]);
         let text: String = chain.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text, "5c85955f709283ecce2b74f1b1552918819f390911816e7bb466805a38ab87f3");
     }
 
     #[test]
-    fn what_cannot_follow_is_refused() {
+    fn change_that_cannot_follow_is_refused() {
         let live = MirrorRow::fold(None, &entry(1, ChangeKind::Created, Some("one"))).unwrap();
         let gone = MirrorRow::fold(live.clone(), &entry(2, ChangeKind::Deleted, None)).unwrap();
         for kind in [ChangeKind::Updated, ChangeKind::Deleted, ChangeKind::Restored, ChangeKind::Erased] {
-            assert!(MirrorRow::fold(None, &entry(1, kind, None)).is_err(), "{kind} of nobody");
+            assert!(MirrorRow::fold(None, &entry(1, kind, None)).is_err(), "{kind} without a row");
         }
         for kind in [ChangeKind::Created, ChangeKind::Restored, ChangeKind::Erased] {
             assert!(
@@ -298,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_spelled_as_documented() {
+    fn sealed_text_has_the_documented_format() {
         let entry =
             ChangeEntry { after: Some("{\"id\":\"é\"}".into()), ..entry(7, ChangeKind::Updated, None) };
         let text = r#"[7,"a","updated","2026-01-01T00:00:07.000Z","sweep",1,null,"{\"id\":\"é\"}",null]"#;
@@ -306,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_covers_every_field_and_the_salt() {
+    fn digest_covers_every_field_and_the_salt() {
         let base = entry(1, ChangeKind::Created, Some("one"));
         let other_id = CustomerId::new("b").unwrap();
         let variants = [

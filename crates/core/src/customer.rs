@@ -79,7 +79,7 @@ impl Customer {
     pub fn from_value(value: Value) -> Result<Self, BadCustomer> {
         let Value::Object(fields) = value else { return Err(BadCustomer::NotAnObject) };
         let id = Self::checked_id(fields.get("id"), fields.get("resource"))?;
-        Ok(Self::of(id, fields))
+        Ok(Self::from_fields(id, fields))
     }
 
     /// Parses a customer from the bytes of an answer.
@@ -89,7 +89,7 @@ impl Customer {
         Self::from_value(json::parse(text).map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
     }
 
-    fn of(id: CustomerId, fields: Map<String, Value>) -> Self {
+    fn from_fields(id: CustomerId, fields: Map<String, Value>) -> Self {
         // A map of owned values with string keys always serializes.
         let body = serde_json::to_string(&fields).unwrap_or_default();
         let created_at = fields.get("created_at").and_then(Value::as_str).and_then(time::read);
@@ -161,7 +161,7 @@ impl Customer {
             Some(value) => self.fields.insert(field.to_owned(), value),
             None => self.fields.remove(field),
         };
-        Self::of(self.id, self.fields)
+        Self::from_fields(self.id, self.fields)
     }
 }
 
@@ -172,7 +172,7 @@ pub enum BadCustomer {
     #[error("it is not JSON that can be read ({0})")]
     Unreadable(String),
     /// Its text is longer than [`LONGEST`].
-    #[error("it has {}more than {} bytes of JSON", known(*.bytes), LONGEST)]
+    #[error("it has {}more than {} bytes of JSON", known_length(*.bytes), LONGEST)]
     TooLarge {
         /// Its length; `None` if not all of it was received.
         bytes: Option<usize>,
@@ -207,7 +207,7 @@ pub enum BadCustomer {
 }
 
 /// Formats the known length of a text for the message.
-fn known(bytes: Option<usize>) -> String {
+fn known_length(bytes: Option<usize>) -> String {
     bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default()
 }
 
@@ -232,21 +232,21 @@ mod tests {
     }
 
     #[test]
-    fn a_body_ignores_the_order_of_keys_at_every_depth() {
+    fn body_ignores_the_order_of_keys_at_every_depth() {
         let one = parsed(r#"{"id":"a","metadata":{"x":"1","y":{"p":1,"q":2}},"email":null}"#).unwrap();
         let two = parsed(r#"{"email":null,"metadata":{"y":{"q":2,"p":1},"x":"1"},"id":"a"}"#).unwrap();
         assert_eq!(one.body(), two.body());
     }
 
     #[test]
-    fn numbers_and_unknown_fields_stay_digit_for_digit() {
+    fn numbers_and_unknown_fields_are_kept_unchanged() {
         let text =
             r#"{"big":123456789012345678901234567890,"cents":1.10,"id":"a","new":{"deep":[1e400,-0]}}"#;
         assert_eq!(parsed(text).unwrap().body(), text);
     }
 
     #[test]
-    fn a_body_reads_back_as_the_same_customer() {
+    fn body_parses_as_the_same_customer() {
         let customer =
             parsed(r#"{"id":"é\n","created_at":"2024-05-01T09:00:00+09:00","source":{"brand":"visa"}}"#)
                 .unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_customer_is_refused_in_words() {
+    fn value_that_is_not_a_customer_is_refused_with_the_reason() {
         let cases = [
             (json!([]), BadCustomer::NotAnObject),
             (json!({}), BadCustomer::NoId),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_may_say_that_it_is_one_and_when_it_was_made() {
+    fn customer_may_have_a_resource_and_a_creation_time() {
         let made = json!({"id": "a", "resource": "customer", "created_at": "2024-05-01T09:00:00+09:00"});
         let customer = Customer::from_value(made).unwrap();
         assert_eq!(customer.created_at(), Some("2024-05-01T00:00:00.000Z"));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_fields_are_kept_and_never_fail() {
+    fn fields_of_unexpected_types_are_kept() {
         let odd = json!({"id": "a", "email": 5, "metadata": [1], "created_at": "soon", "source": "card"});
         let customer = Customer::from_value(odd).unwrap();
         assert_eq!((customer.email(), customer.created_at()), (None, None));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_cannot_write_to_a_terminal_and_dots_cannot_be_asked() {
+    fn printed_ids_are_escaped_and_dots_cannot_be_requested() {
         assert_eq!(CustomerId::new("\u{1b}[2J\n").unwrap().to_string(), "\\u{1b}[2J\\n");
         for (text, askable) in [(".", false), ("..", false), ("...", true), ("%2e", true), ("a/../b", true)] {
             assert_eq!(CustomerId::new(text).unwrap().can_be_requested(), askable, "{text}");

@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn applying_a_difference_leads_to_the_other_state(a in any_state(), b in any_state()) {
+        fn applied_difference_gives_the_other_state(a in any_state(), b in any_state()) {
             let diff = Diff::between(&a, &b);
             prop_assert_eq!(diff.apply(&a), b.clone());
             prop_assert_eq!(diff.is_empty(), a == b);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_and_null_differ_but_read_alike_in_json() {
+    fn absent_and_null_differ_but_are_equal_in_json() {
         let (a, b) = (Map::new(), Map::from_iter([("locale".to_owned(), Value::Null)]));
         let diff = Diff::between(&a, &b);
         assert_eq!(diff.to_json(), json!({"locale": {"from": null, "to": null}}));

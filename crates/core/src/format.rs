@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped_and_words_counted() {
+    fn numbers_are_grouped_and_nouns_get_a_plural() {
         assert_eq!(
             ["0", "999", "1,000", "1,234,567"],
             [0, 999, 1000, 1_234_567].map(grouped).each_ref().map(|t| &t[..])
@@ -43,8 +43,8 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_are_told_as_people_do() {
-        let told = [0, 119, 120, 7200, 172_800, -5].map(duration);
-        assert_eq!(told, ["0 s", "119 s", "2 min", "2 h 0 min", "2 d 0 h", "0 s"]);
+    fn durations_have_two_units_at_most() {
+        let text = [0, 119, 120, 7200, 172_800, -5].map(duration);
+        assert_eq!(text, ["0 s", "119 s", "2 min", "2 h 0 min", "2 d 0 h", "0 s"]);
     }
 }

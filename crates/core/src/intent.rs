@@ -122,7 +122,7 @@ impl Target {
         let id = CustomerId::new(text).ok().filter(CustomerId::can_be_requested);
         // A list, an editor or a URL may have added such a character. With it, the text is the id
         // of another customer or of none.
-        id.filter(|id| !id.as_str().contains(is_refused_in_an_id))
+        id.filter(|id| !id.as_str().contains(is_refused_in_id))
             .map(Self::Customer)
             .ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
     }
@@ -137,7 +137,7 @@ impl Target {
 }
 
 /// Whether a door refuses this character in a customer's id.
-fn is_refused_in_an_id(c: char) -> bool {
+fn is_refused_in_id(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '%' | '?' | '#')
 }
 
@@ -192,15 +192,15 @@ impl Intent {
     /// The first rule that the bytes break.
     pub fn stored(bytes: &[u8]) -> Result<Self, BadIntent> {
         match text::parse(bytes) {
-            Ok(Value::Object(fields)) => Self::of(fields),
+            Ok(Value::Object(fields)) => Self::from_fields(fields),
             Ok(_) => Err(BadIntent::at("the intent", Rule::Object)),
             Err(fault) => Err(BadIntent::at("the intent", Rule::Json(fault))),
         }
     }
 
-    fn of(mut fields: Map<String, Value>) -> Result<Self, BadIntent> {
+    fn from_fields(mut fields: Map<String, Value>) -> Result<Self, BadIntent> {
         const FIELDS: [&str; 6] = ["body", "customer_id", "expect", "id", "not_before", "op"];
-        known("", &fields, &FIELDS)?;
+        check_known("", &fields, &FIELDS)?;
         let mut text = |name: &'static str| match fields.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -229,7 +229,7 @@ impl Intent {
             return Err(BadIntent::at("expect", Rule::NotWithCreate));
         }
         let moment = |text: String| {
-            let read = if is_written_as_a_time(&text) { time::read(&text) } else { None };
+            let read = if has_time_format(&text) { time::read(&text) } else { None };
             read.ok_or_else(|| BadIntent::at("not_before", Rule::Time))
         };
         Ok(Self {
@@ -243,7 +243,7 @@ impl Intent {
 
 /// Whether a text matches [`TIME_PATTERN`]. The pattern accepts less than the time parser, so that
 /// SQL can check the same rule.
-fn is_written_as_a_time(text: &str) -> bool {
+fn has_time_format(text: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let shaped = |text: &str, shape: &str| {
         text.len() == shape.len()
@@ -272,7 +272,11 @@ fn is_written_as_a_time(text: &str) -> bool {
             .is_some_and(|offset| shaped(offset, "00:00") && offset[..2] <= *"14" && offset[3..] <= *"59")
 }
 
-fn known(within: &str, fields: &Map<String, Value>, known: &'static [&'static str]) -> Result<(), BadIntent> {
+fn check_known(
+    within: &str,
+    fields: &Map<String, Value>,
+    known: &'static [&'static str],
+) -> Result<(), BadIntent> {
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
         Some(unknown) => {
             let unknown: String = unknown.escape_debug().take(40).collect();

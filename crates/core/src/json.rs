@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_keep_their_very_spelling() {
+    fn numbers_keep_their_exact_spelling() {
         for text in
             ["1e400", "1E+05", "-0", "-0.0e-0", "1.10", "123456789012345678901234567890", "[0,{\"a\":1E5}]"]
         {
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_reads_as_usual() {
+    fn other_values_parse_as_usual() {
         let text = r#" {"b": [true, null, "\u00e9\n", {}], "a": "x", "a": "y"} "#;
         assert_eq!(parse(text.as_bytes()).unwrap().to_string(), r#"{"a":"y","b":[true,null,"é\n",{}]}"#);
     }
 
     #[test]
-    fn the_parsers_own_keys_are_keys_like_any_other() {
+    fn internal_keys_of_the_parser_are_ordinary_keys() {
         for key in ["$serde_json::private::Number", "$serde_json::private::RawValue"] {
             for spelled in [key.to_owned(), key.replace('$', "\\u0024"), key.replace('a', "\\u0061")] {
                 let text = format!(r#"{{"a":[{{"{spelled}":"1"}}]}}"#);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn json_within_texts_within_json_is_text() {
+    fn json_inside_a_string_is_not_parsed() {
         // Each layer doubles the escapes inside it. A megabyte holds a dozen layers, each as deep
         // as the parser allows.
         let mut text = "1".to_owned();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_or_too_deep_is_refused() {
+    fn invalid_or_too_deep_json_is_refused() {
         for text in ["", "{", "1 2", "01", "{\"a\" 1}", "\u{feff}{}", "nul", "\"\\ud800\""] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }

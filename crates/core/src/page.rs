@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn longest_promise_of_the_hints_counts() {
+    fn largest_promise_of_the_hints_counts() {
         let hints = |total, per_page, last_page| Hints { page: None, per_page, total, last_page };
         let cases = [
             (hints(Some(250), Some(100), Some(3)), Some(3)),

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn within_a_boot_only_its_clock_counts() {
+    fn boot_clock_alone_counts_within_a_boot() {
         let park_timer = ParkTimer::start(&moment(0, "a", 10, false));
         for wall in [0, YEAR, -YEAR] {
             for is_confirmed in [false, true] {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn begin_by_a_wrong_clock_is_corrected_within_the_boot_and_right_after_it() {
+    fn start_by_a_wrong_clock_is_corrected_in_the_boot_and_correct_after_it() {
         for wrong in [-YEAR, YEAR] {
             let park_timer = ParkTimer::start(&moment(wrong, "a", 1, false));
             let corrected = park_timer.refreshed(&moment(5, "a", 6, true));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reboot_a_wall_clock_that_is_not_confirmed_ends_nothing() {
+    fn unconfirmed_wall_clock_after_a_reboot_expires_no_timer() {
         let park_timer = ParkTimer::start(&moment(0, "a", 1, true));
         assert!(!park_timer.is_expired(&moment(YEAR, "b", 0, false), AFTER));
         assert_eq!(park_timer.clone().refreshed(&moment(YEAR, "b", 0, false)), park_timer);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn once_confirmed_it_is_counted_in_the_new_boot() {
+    fn timer_counts_in_the_new_boot_once_the_clock_is_confirmed() {
         let park_timer = ParkTimer::start(&moment(0, "a", 1, true)).refreshed(&moment(60, "b", 2, true));
         assert_eq!(park_timer.boot, Some(("b".to_owned(), -58 * 3_600_000)));
         assert!(!park_timer.is_expired(&moment(YEAR, "b", 13, true), AFTER));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn begin_in_the_future_counts_as_now() {
+    fn start_in_the_future_counts_as_now() {
         let now = moment(0, "b", 3, true);
         assert_eq!(ParkTimer::start(&moment(YEAR, "a", 1, false)).refreshed(&now), ParkTimer::start(&now));
         // A wrong clock shifted it by the time under a refused key.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_boot_clock_a_confirmed_wall_clock_counts() {
+    fn confirmed_wall_clock_counts_without_a_boot_clock() {
         let now = |hours, is_confirmed| Moment { boot: None, ..moment(hours, "a", 0, is_confirmed) };
         let park_timer = ParkTimer::start(&now(0, true));
         assert!(!park_timer.is_expired(&now(72, false), AFTER));

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passes_and_their_outcomes_have_the_words_of_the_schema() {
+    fn passes_and_their_outcomes_have_the_names_of_the_schema() {
         assert_eq!([PassKind::Sweep, PassKind::Probe].map(|kind| kind.to_string()), ["sweep", "probe"]);
         let outcomes = [
             PassOutcome::Complete,

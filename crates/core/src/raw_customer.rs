@@ -36,18 +36,18 @@ pub struct RawCustomer {
 impl RawCustomer {
     /// Checks a text as a customer, by the rules of [`Customer::from_value`].
     pub fn new(text: Box<RawValue>) -> Result<Self, BadCustomer> {
-        head_of(text.get()).map(|head| Self::of(head, text))
+        parse_head(text.get()).map(|head| Self::from_parts(head, text))
     }
 
     /// Checks the text at this position of a page as a customer.
     pub fn at(position: u64, text: Box<RawValue>) -> Result<Self, Unreadable> {
-        match head_of(text.get()) {
-            Ok(head) => Ok(Self::of(head, text)),
+        match parse_head(text.get()) {
+            Ok(head) => Ok(Self::from_parts(head, text)),
             Err(reason) => Err(Unreadable::new(text.get().as_bytes(), Some(position), reason)),
         }
     }
 
-    fn of((id, is_deleted): (CustomerId, bool), text: Box<RawValue>) -> Self {
+    fn from_parts((id, is_deleted): (CustomerId, bool), text: Box<RawValue>) -> Self {
         let fingerprint = fingerprint(text.get().as_bytes());
         Self { id, is_deleted, text, fingerprint }
     }
@@ -92,7 +92,7 @@ impl RawCustomer {
 }
 
 /// Returns the customer's id and whether it is marked as deleted, if the whole text is readable.
-fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
+fn parse_head(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
     check_size(text.as_bytes())?;
     if !text.starts_with('{') {
         return Err(BadCustomer::NotAnObject);
@@ -104,7 +104,9 @@ fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
     // of the program does.
     let Head { id, resource, deleted } = match head {
         Some(Ok(head)) => head,
-        _ => Head::of(&json::parse(text.as_bytes()).map_err(|why| BadCustomer::Unreadable(why.to_string()))?),
+        _ => Head::from_value(
+            &json::parse(text.as_bytes()).map_err(|why| BadCustomer::Unreadable(why.to_string()))?,
+        ),
     };
     let id = Customer::checked_id(id.as_ref(), resource.as_ref())?;
     Ok((id, deleted == Some(Value::Bool(true))))
@@ -134,7 +136,7 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Erro
 }
 
 impl Head {
-    fn of(customer: &Value) -> Self {
+    fn from_value(customer: &Value) -> Self {
         let field = |name| customer.get(name).cloned();
         Self { id: field("id"), resource: field("resource"), deleted: field("deleted") }
     }
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn it_asks_what_a_customer_that_is_read_whole_asks() {
+    fn raw_customer_accepts_exactly_what_a_customer_accepts() {
         let texts = [
             "[]",
             "7",
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_text_is_recognised_and_the_same_content_compared() {
+    fn fingerprint_depends_on_text_and_content_ignores_key_order() {
         let one = listed(r#"{"id":"a","email":"x"}"#).unwrap();
         let again = listed(r#"{"id":"a","email":"x"}"#).unwrap();
         let turned = listed(r#"{"email":"x","id":"a"}"#).unwrap();
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_later_is_refused_at_once() {
+    fn text_that_could_not_be_read_later_is_refused() {
         let nested =
             |levels: usize| format!(r#"{{"id":"a","x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
         let unreadable = [

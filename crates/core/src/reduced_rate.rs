@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_form_reads_back_until_it_is_forgotten() {
+    fn stored_form_is_parsed_until_it_is_forgotten() {
         let now = |text: &str| -> Timestamp { text.parse().unwrap() };
         let text = slowed().to_text();
         for (at, holds) in [
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn sentence_names_rate_since_when_and_the_share_of_refusals() {
+    fn sentence_has_rate_begin_and_share_of_refusals() {
         assert_eq!(
             slowed().to_string(),
             "slowed to 1.94 requests/s since 2026-01-31T16:40:00.000Z: 3 of the last 20 were refused"

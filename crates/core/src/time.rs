@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn written_times_sort_as_they_happened() {
+    fn written_times_sort_in_order() {
         let texts = ["2024-02-29T23:59:59Z", "2024-03-01T08:59:59.999999+09:00", "2024-03-01T00:00:00.5Z"];
         let written: Vec<String> = texts.iter().map(|text| written(read(text).unwrap())).collect();
         assert_eq!(
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_nobody_can_have_asked_for_is_none() {
+    fn wait_longer_than_the_limit_is_ignored() {
         let now = read("2026-01-01T00:00:00Z").unwrap();
         for (until, holds) in [
             ("2026-01-01T00:00:00Z", false),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn text_that_is_not_a_time_is_refused() {
         for text in ["", "yesterday", "2024-13-01T00:00:00Z", "1700000000"] {
             assert_eq!(read(text), None, "{text}");
         }

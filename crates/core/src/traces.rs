@@ -21,7 +21,7 @@ const SHORTEST_OTHER: usize = 6;
 
 /// Members that do not identify a person, or that have a rule of their own. A payment source is
 /// four digits and a month, and tokens are wiped when their intent settles.
-const NO_TRACE: [&str; 12] = [
+const NOT_IDENTIFYING: [&str; 12] = [
     "code",
     "created_at",
     "currency",
@@ -72,7 +72,9 @@ impl Traces {
     pub fn add(&mut self, value: &Value) {
         match value {
             Value::Object(members) => {
-                for (name, member) in members.iter().filter(|(name, _)| !NO_TRACE.contains(&name.as_str())) {
+                for (name, member) in
+                    members.iter().filter(|(name, _)| !NOT_IDENTIFYING.contains(&name.as_str()))
+                {
                     match member {
                         Value::String(email) if name == "email" && email.len() >= SHORTEST_EMAIL => {
                             self.emails.insert(email.clone());
@@ -146,17 +148,17 @@ impl Traces {
     }
 
     /// Returns the text with every email and other value masked. It is used for file names.
-    pub fn hidden(&self, text: &str) -> String {
-        let mut hidden = text.to_owned();
+    pub fn masked(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
         for value in self.emails.iter().chain(&self.others) {
-            let lower = hidden.to_ascii_lowercase();
+            let lower = masked.to_ascii_lowercase();
             let found: Vec<usize> =
                 lower.match_indices(&value.to_ascii_lowercase()).map(|(at, _)| at).collect();
             for at in found.into_iter().rev() {
-                hidden.replace_range(at..at + value.len(), "****");
+                masked.replace_range(at..at + value.len(), "****");
             }
         }
-        hidden
+        masked
     }
 }
 
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_found_however_json_spells_it() {
+    fn value_is_found_in_any_json_spelling() {
         for text in [
             "to hanako@example.jp",
             "Hanako@EXAMPLE.jp",
@@ -243,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn every_escape_of_json_is_read() {
+    fn every_json_escape_is_decoded() {
         let text = r#"a\nb\tc\rd\be\ff\"g\\h\/i\ud83c\udf8cj\x"#;
         assert_eq!(unescaped(text), "a\nb\tc\rd\u{8}e\u{c}f\"g\\h/i🎌j\\x");
     }
 
     #[test]
-    fn lists_are_looked_into_and_what_is_short_tells_nothing() {
+    fn values_in_lists_are_found_and_short_ones_ignored() {
         let mut traces = Traces::of("c-hanako-1");
         traces.add(&json!({"metadata": [["azabu-juban", "tokyo"], {"email": "a@b.c"}, {"note": "plain"}, "minato"], "email": "a@b"}));
         let in_text = |text: &str| {
@@ -261,20 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_looked_for_unless_it_is_short() {
+    fn id_is_searched_unless_it_is_short() {
         let text = SearchText::new(b"for C-HANAKO-1, c-hana-1 and c-han-1");
         let found = ["c-hanako-1", "c-hana-1", "c-han-1", "c-hanako-2"].map(|id| Traces::of(id).id_in(&text));
         assert_eq!(found, [true, true, false, false]);
     }
 
     #[test]
-    fn what_others_have_too_tells_nothing() {
+    fn value_of_several_customers_is_ignored() {
         let text = SearchText::new("0901234".as_bytes());
         assert!(!hanako().value_in(&text, |_| Ok::<_, Infallible>(false)).unwrap());
     }
 
     #[test]
-    fn an_intent_is_theirs_by_its_customer_or_by_its_email_alone() {
+    fn intent_is_about_a_customer_by_its_id_or_by_its_email_alone() {
         for (intent, expected) in [
             (json!({"op": "update", "customer_id": "c-hanako-1", "body": {"email": "new"}}), true),
             (json!({"op": "create", "body": {"email": "hanako@example.jp"}}), true),
@@ -289,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn names_are_shown_without_values_and_a_log_gets_none() {
-        assert_eq!(hanako().hidden("Hanako@example.jp-0901234.json"), "****-****.json");
+    fn file_names_and_debug_output_contain_no_values() {
+        assert_eq!(hanako().masked("Hanako@example.jp-0901234.json"), "****-****.json");
         let shown = format!("{:?}", hanako());
         assert!(shown.contains("c-hanako-1") && !shown.contains("example.jp"), "{shown}");
     }

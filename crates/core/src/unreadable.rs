@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn id_is_read_where_the_rest_cannot_be() {
+    fn id_is_read_from_an_unreadable_customer() {
         let id = |text: &str| id_in(text.as_bytes()).map(|id| id.as_str().to_owned());
         for text in [
             r#"{"id":"a","email":"\ud800"}"#,

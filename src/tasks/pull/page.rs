@@ -238,7 +238,7 @@ impl List<'_> {
         let read = ReadContext {
             by: ReadBy::List,
             requested_at: self.asked.requested_at(),
-            occasion: if is_second { ReadReason::SamePass } else { ReadReason::Pass },
+            reason: if is_second { ReadReason::SamePass } else { ReadReason::Pass },
             consistency: self.consistency,
         };
         let Observation { plan, source } = observe(view, self.asked, customer, stored.as_ref(), read)?;
@@ -323,11 +323,11 @@ pub(super) fn plan_lookup(
     view: &mut View<'_>,
     asked: &Asked,
     customer: Customer,
-    occasion: ReadReason,
+    reason: ReadReason,
     consistency: Consistency,
 ) -> Result<bool, StoreError> {
     let stored = view.find(customer.id())?;
-    let read = ReadContext { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
+    let read = ReadContext { by: ReadBy::Lookup, requested_at: asked.requested_at(), reason, consistency };
     match observe(view, asked, customer, stored.as_ref(), read)?.plan {
         CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
         plan => {

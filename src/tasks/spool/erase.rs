@@ -85,7 +85,7 @@ struct Eraser<'a> {
 impl Eraser<'_> {
     fn leave(&mut self, path: &Path, why: &str) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.files.left.push((path.with_file_name(self.traces.hidden(&name)), why.to_owned()));
+        self.files.left.push((path.with_file_name(self.traces.masked(&name)), why.to_owned()));
     }
 
     fn leave_for(&mut self, path: &Path, what: &str, error: &io::Error) {

@@ -109,7 +109,7 @@ database_locked 0 | - | the database could not be read for 91 s: another program
 /// here.
 const VARIANTS: usize = 20;
 
-fn place(attention: &Attention) -> usize {
+fn index(attention: &Attention) -> usize {
     match attention {
         DatabaseUnusable(_) => 0,
         KeyRefused { .. } => 1,
@@ -142,14 +142,14 @@ fn each_condition_has_its_key_exit_code_short_form_and_sentence() {
         format!("{key} {code} | {} | {attention}", attention.brief().as_deref().unwrap_or("-"))
     });
     assert_eq!(rows.collect::<Vec<_>>(), TABLE.lines().collect::<Vec<_>>());
-    let places: BTreeSet<usize> = conditions.iter().map(place).collect();
+    let places: BTreeSet<usize> = conditions.iter().map(index).collect();
     assert_eq!(places, (0..VARIANTS).collect(), "the table lists every variant");
     let keys: BTreeSet<&str> = conditions.iter().map(Attention::key).collect();
     assert_eq!(keys.len(), VARIANTS, "each variant has a key of its own");
 }
 
 #[test]
-fn graver_condition_wins_the_exit_code() {
+fn more_severe_condition_sets_the_exit_code() {
     let severities: BTreeSet<Severity> = conditions().iter().map(Attention::severity).collect();
     assert_eq!(
         severities.iter().rev().map(|severity| severity.exit_code()).collect::<Vec<_>>(),
@@ -158,7 +158,7 @@ fn graver_condition_wins_the_exit_code() {
 }
 
 #[test]
-fn only_what_makes_the_mirror_unreliable_makes_it_unready() {
+fn only_a_condition_with_an_unreliable_mirror_makes_unready() {
     let conditions = conditions();
     let unready = conditions.iter().filter(|attention| attention.makes_unready()).map(Attention::key);
     let expected = ["account_stopped", "database_locked", "key_refused", "stale_mirror", "unobserved"];
@@ -166,7 +166,7 @@ fn only_what_makes_the_mirror_unreliable_makes_it_unready() {
 }
 
 #[test]
-fn condition_tells_its_time_and_the_number_of_its_things() {
+fn condition_has_its_time_and_the_count_of_its_items() {
     for (attention, since, count) in [
         (HeldDeletions(waiting(20, "1")), None, 20),
         (UnreadableCustomers { count: 2, new: 1 }, None, 2),

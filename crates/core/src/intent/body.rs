@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::rule::{BadIntent, Rule};
-use super::{BODY_FIELDS, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MASKED_TOKEN, card, known};
+use super::{BODY_FIELDS, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MASKED_TOKEN, card, check_known};
 
 /// The parameters of a create or an update. `Debug` masks the token.
 #[derive(Clone, PartialEq)]
@@ -18,7 +18,7 @@ impl IntentBody {
     /// The first field that breaks a rule.
     pub fn new(value: Value) -> Result<Self, BadIntent> {
         let Value::Object(fields) = value else { return Err(BadIntent::at("body", Rule::Object)) };
-        known("body", &fields, &BODY_FIELDS)?;
+        check_known("body", &fields, &BODY_FIELDS)?;
         for (name, value) in &fields {
             let field = format!("body.{name}");
             match name.as_str() {

@@ -20,7 +20,7 @@ mod tests {
     use super::is_number;
 
     #[test]
-    fn card_number_is_recognised_in_any_grouping() {
+    fn card_number_is_detected_in_any_grouping() {
         for text in [
             "411111111111",
             "4111111111111111",

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::rule::{BadIntent, Rule};
-use super::{EXPECT_FIELDS, known};
+use super::{EXPECT_FIELDS, check_known};
 
 /// What the submitter last saw of the customer. Only the named fields are compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl Expect {
     /// The first field that breaks a rule.
     pub fn new(value: Value) -> Result<Self, BadIntent> {
         let Value::Object(fields) = value else { return Err(BadIntent::at("expect", Rule::Object)) };
-        known("expect", &fields, &EXPECT_FIELDS)?;
+        check_known("expect", &fields, &EXPECT_FIELDS)?;
         match fields.get("metadata") {
             None | Some(Value::Object(_)) => Ok(Self(fields)),
             Some(_) => Err(BadIntent::at("expect.metadata", Rule::Object)),

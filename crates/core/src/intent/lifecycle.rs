@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_transitions_are_those_of_the_contract_and_each_can_be_made() {
+    fn transitions_are_those_of_the_contract() {
         let mut made = std::collections::HashSet::new();
         for state in IntentState::ALL {
             for outcome in [OutcomeStatus::Known, OutcomeStatus::Unknown] {
@@ -322,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_unknown_outcome_is_forgotten_only_when_something_is_known(
+        fn unknown_outcome_ends_only_when_it_is_found_out(
             steps in prop::collection::vec(prop::sample::select(STEPS.to_vec()), 0..40)
         ) {
             let mut life = Lifecycle::accepted();
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_remembers_that_an_attempt_may_have_taken_effect_until_none_is_found() {
+    fn wait_keeps_an_unknown_outcome_until_absence_is_confirmed() {
         let waits = |outcome| Lifecycle::accepted().claim().unwrap().wait(outcome).unwrap();
         assert_eq!(waits(OutcomeStatus::Known).outcome, OutcomeStatus::Known);
         assert_eq!(waits(OutcomeStatus::Unknown).outcome, OutcomeStatus::Unknown);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intent_is_open_and_in_the_way_or_settled_and_parked_is_no_end() {
+    fn state_either_blocks_followers_or_is_settled() {
         for state in IntentState::ALL {
             let is_open = matches!(
                 state,
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_back() {
+    fn state_names_are_parsed_back() {
         for state in IntentState::ALL {
             assert_eq!(IntentState::from_word(&state.to_string()), Some(state));
         }

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_names_the_fields_that_the_parser_knows() {
+    fn schema_names_the_fields_that_the_parser_knows() {
         let schema = Intent::schema();
         let names = |part: &str| -> Vec<String> {
             let fields = schema["$defs"][part]["properties"].as_object().unwrap();

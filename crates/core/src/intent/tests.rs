@@ -9,7 +9,7 @@ fn parse(value: &Value) -> Result<Intent, String> {
 }
 
 #[test]
-fn each_kind_of_intent_is_read() {
+fn each_operation_is_parsed() {
     let create = parse(&json!({"op": "create", "id": "n1", "body": {
         "email": null, "metadata": {"order": "7", "gone": null}, "payment_details": "tok_x", "currency": "JPY"}}));
     let create = create.unwrap();
@@ -27,7 +27,7 @@ fn each_kind_of_intent_is_read() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_refused_by_field_and_rule_without_its_value() {
+fn broken_rule_is_reported_with_its_field_and_without_the_value() {
     let long = |n: usize| "x".repeat(n);
     let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
     let cases = [
@@ -112,7 +112,7 @@ fn what_breaks_a_rule_is_refused_by_field_and_rule_without_its_value() {
 }
 
 #[test]
-fn a_wish_is_written_as_it_was_dropped() {
+fn target_and_body_are_written_as_submitted() {
     for text in ["a'b\u{200b}", "@n 1/2"] {
         let intent = parse(&json!({"op": "delete", "customer_id": text})).unwrap();
         let IntentOp::Delete(target) = intent.op else { panic!("{text}") };
@@ -129,14 +129,14 @@ fn a_wish_is_written_as_it_was_dropped() {
 }
 
 #[test]
-fn a_token_is_not_shown() {
+fn debug_output_masks_the_token() {
     let body = IntentBody::new(json!({"payment_details": "tok_secret", "email": "a"})).unwrap();
     let shown = format!("{body:?}");
     assert!(shown.contains("email") && !shown.contains("tok_secret"), "{shown}");
 }
 
 #[test]
-fn only_what_is_named_is_compared() {
+fn only_named_fields_are_compared() {
     let theirs = json!({"email": "now", "metadata": {"a": "1", "b": "2"}, "locale": "ja", "source": null});
     let theirs = theirs.as_object().unwrap();
     let mismatches = |expect: Value| {
@@ -156,7 +156,7 @@ fn only_what_is_named_is_compared() {
 }
 
 #[test]
-fn a_moment_is_spelled_in_one_way_however_many_could_be_read() {
+fn time_has_one_format_although_more_could_be_parsed() {
     let good = [
         "2026-01-31T09:30:00Z",
         "2026-01-31T23:59:59+09:00",
@@ -188,14 +188,14 @@ fn a_moment_is_spelled_in_one_way_however_many_could_be_read() {
         "2026-01-31T09:30:00+09:00[Asia/Tokyo]",
         "2026-01-31T09:30:0é09:00",
     ];
-    assert_eq!(good.map(is_written_as_a_time), [true; 4]);
+    assert_eq!(good.map(has_time_format), [true; 4]);
     for text in bad {
-        assert!(!is_written_as_a_time(text), "{text}");
+        assert!(!has_time_format(text), "{text}");
     }
 }
 
 #[test]
-fn create_without_parameters_of_an_earlier_version_is_still_read() {
+fn stored_create_without_parameters_is_still_parsed() {
     for text in [r#"{"op":"create"}"#, r#"{"op":"create","body":null}"#, r#"{"op":"create","body":{}}"#] {
         let read = Intent::stored(text.as_bytes()).unwrap();
         assert!(matches!(read.op, IntentOp::Create(body) if body.fields().is_empty()), "{text}");

@@ -142,12 +142,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(text in any_text()) {
+        fn parsed_value_equals_its_text(text in any_text()) {
             read(text.as_bytes());
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             read(&bytes);
         }
     }

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn items_are_found_whatever_stands_in_them() {
+    fn items_are_found_whatever_they_contain() {
         let text = b" [ {\"a\":\"]}\\\"\"} ,NaN, [1,[2]] ,\"x,y\",{\"b\":'\xff'}] ";
         let found = values(items(text));
         assert_eq!(found, ["{\"a\":\"]}\\\"\"}", "NaN", "[1,[2]]", "\"x,y\"", "{\"b\":'\u{fffd}'}"]);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn last_whole_member_of_a_name_counts() {
+    fn last_complete_member_of_a_name_counts() {
         let object = br#"{"id":"a","x":{"id":"no"},"\u0069d": "b" ,"y":[1"#;
         assert_eq!(member(object, "id"), Some(&b"\"b\""[..]));
         assert_eq!(member(br#"{"id":"cut"#, "id"), None);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn end_tells_a_cut_text_from_a_malformed_one() {
+    fn end_distinguishes_truncated_from_malformed_text() {
         let end = |text: &[u8]| {
             let mut walk = items(text);
             while walk.next().is_some() {}
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn values_are_counted_outside_of_strings() {
+    fn count_of_values_ignores_strings() {
         assert_eq!(count_values(br#"{"a":[1,2,{"b":"[,,,]"}],"c":"\",,"}"#), 7);
         assert!(count_values("[0,0]".as_bytes()) >= 3);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_scanned_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn scan_of_any_bytes_ends(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             for mut walk in [members(&bytes), items(&bytes)] {
                 prop_assert!(walk.by_ref().count() <= bytes.len());
                 prop_assert!(walk.end().is_some());
@@ -253,7 +253,7 @@ mod tests {
         }
 
         #[test]
-        fn valid_json_is_found_as_the_parser_finds_it(texts in prop::collection::vec("[a\\[{\"\\\\,:é]{0,6}", 0..6)) {
+        fn items_of_valid_json_are_those_of_the_parser(texts in prop::collection::vec("[a\\[{\"\\\\,:é]{0,6}", 0..6)) {
             let list = serde_json::to_string(&texts).unwrap();
             let expected: Vec<String> = texts.iter().map(|text| serde_json::to_string(text).unwrap()).collect();
             prop_assert_eq!(values(items(list.as_bytes())), expected);

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_mirror_takes_any_key_and_a_filled_one_only_its_own() {
+    fn empty_mirror_accepts_any_key_and_a_filled_one_only_its_own() {
         const A: Hash = [1; 32];
         const B: Hash = [2; 32];
         let cases = [
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_known_customer_accepts_a_key_only_all_unknown_stop_it_and_anything_else_waits() {
+    fn key_is_accepted_by_one_known_customer_and_stopped_only_if_all_are_gone() {
         use LookupAnswer::{Exists, Gone, Unclear, Unreadable};
         assert_eq!(KeyMatch::new(&[Gone, Unclear, Exists]), KeyMatch::Same);
         assert_eq!(KeyMatch::new(&[Gone, Unreadable]), KeyMatch::Same);

@@ -198,14 +198,14 @@ impl AttemptFacts {
     /// Retries when no read can be older than now.
     fn after_lag(&self, why: &str) -> AttemptStep {
         let at = self.consistency.after(self.now.wall);
-        later(RetryPlan::at(Some(at), OutcomeStatus::Unknown, format!("{why} (inbound.consistency_s)")))
+        retry(RetryPlan::at(Some(at), OutcomeStatus::Unknown, format!("{why} (inbound.consistency_s)")))
     }
 
     /// Retries after a request without a result. A refused read says nothing about the intent, so
     /// it is read again too. `outcome` is the outcome of the attempt apart from this request.
     fn after_error(&self, error: &RemoteError, outcome: OutcomeStatus) -> RetryPlan {
         let cause = match error.cause.clone() {
-            ErrorCause::Rejected(told) => ErrorCause::Unexpected(told),
+            ErrorCause::Rejected(api_error) => ErrorCause::Unexpected(api_error),
             cause => cause,
         };
         let error = RemoteError { cause, ..error.clone() };
@@ -228,8 +228,8 @@ impl AttemptFacts {
     }
 }
 
-fn later(later: RetryPlan) -> AttemptStep {
-    AttemptStep::Finish(AttemptOutcome::Retry(later))
+fn retry(plan: RetryPlan) -> AttemptStep {
+    AttemptStep::Finish(AttemptOutcome::Retry(plan))
 }
 
 fn park(reason: impl Into<String>, detail: Option<Value>) -> AttemptStep {
@@ -272,7 +272,7 @@ fn server_time(facts: &AttemptFacts) -> Option<AttemptStep> {
     match (&facts.server_time, &facts.time_check) {
         (Some(_), _) | (None, Some(Ok(()))) => None,
         (None, None) => Some(AttemptStep::AskServerTime),
-        (None, Some(Err(error))) => Some(later(facts.after_error(error, OutcomeStatus::Known))),
+        (None, Some(Err(error))) => Some(retry(facts.after_error(error, OutcomeStatus::Known))),
     }
 }
 
@@ -288,9 +288,9 @@ fn shown<'a>(
         // The answer to the push will say the same. A missing customer uses no token.
         Ok(CustomerAnswer::NotFound) => Err(None),
         Ok(CustomerAnswer::Unreadable(bad)) => {
-            Err(Some(later(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Known))))
+            Err(Some(retry(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Known))))
         }
-        Err(error) => Err(Some(later(facts.after_error(error, OutcomeStatus::Known)))),
+        Err(error) => Err(Some(retry(facts.after_error(error, OutcomeStatus::Known)))),
     }
 }
 
@@ -357,7 +357,7 @@ fn compare(
             let why = "the customer is not as expected, shortly after our own push of it: it is compared again once no read can be \
                        older than that push (inbound.consistency_s)";
             let at = facts.consistency.after(pushed_at);
-            Some(later(RetryPlan::at(Some(at), facts.open.life.outcome, why)))
+            Some(retry(RetryPlan::at(Some(at), facts.open.life.outcome, why)))
         }
         Some(LastPush(None)) => Some(conflict(&mismatches, theirs, intent)),
     }

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn new_changed_same_and_restored_customers_are_told_apart() {
+    fn new_changed_unchanged_and_restored_customers_are_distinguished() {
         let (seen, other) = (json!({"id": "a", "email": "1"}), json!({"id": "a", "email": "2"}));
         let kind = |stored: Option<MirrorRow>| {
             compare(customer(seen.clone()), stored.as_ref()).change.map(|(kind, _)| kind)
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_null_source_never_takes_a_known_one_away() {
+    fn null_source_never_removes_a_known_one() {
         let card = json!({"brand": "visa"});
         for null in [json!({"id": "a", "source": null}), json!({"id": "a"})] {
             let stored = live(json!({"id": "a", "source": card}));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn null_and_absent_sources_do_not_flip() {
+    fn change_between_null_and_absent_source_is_ignored() {
         let (null, absent) = (json!({"id": "a", "source": null}), json!({"id": "a"}));
         for (seen, stored) in [(&null, &absent), (&absent, &null)] {
             let comparison = compare(customer(seen.clone()), Some(&live(stored.clone())));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shown_source_is_recorded() {
+    fn shown_source_is_recorded() {
         let seen = customer(json!({"id": "a", "source": {"brand": "jcb"}}));
         let comparison = compare(seen.clone(), Some(&live(json!({"id": "a", "source": {"brand": "visa"}}))));
         assert_eq!(
@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn a_null_means_none_only_in_a_whole_list_that_shows_sources() {
+    fn null_source_means_none_only_in_a_whole_list_that_shows_sources() {
         let judged = [(true, true), (true, false), (false, true), (false, false)];
         let judged = judged.map(|(read_whole, any_shown)| may_be_nulled(read_whole, any_shown));
         assert_eq!(judged, [true, false, false, false]);
     }
 
     #[test]
-    fn only_a_known_source_can_be_taken_away() {
+    fn only_a_known_source_can_be_removed() {
         let with = live(json!({"id": "a", "source": {"brand": "visa"}}));
         assert_eq!(without_source(&with).unwrap().fields().get("source"), Some(&Value::Null));
         assert_eq!(without_source(&live(json!({"id": "a", "source": null}))), None);

@@ -198,10 +198,10 @@ impl Scan {
 
     fn after_error(&mut self, error: RemoteError) -> AfterPage {
         match &error.cause {
-            ErrorCause::Rejected(told)
+            ErrorCause::Rejected(api_error)
                 if self.page == 1
                     && self.per_page > OWN_PER_PAGE
-                    && told.param.as_deref() == Some("per_page") =>
+                    && api_error.param.as_deref() == Some("per_page") =>
             {
                 self.per_page = OWN_PER_PAGE;
                 AfterPage::Next
@@ -223,7 +223,7 @@ impl Scan {
                 AfterPage::Failed(RemoteError { cause, retry_after: None, ..error })
             }
             // Some servers answer like this to a page after the last one.
-            ErrorCause::Rejected(told) if self.page > 1 && told.status == 404 => AfterPage::Whole,
+            ErrorCause::Rejected(api_error) if self.page > 1 && api_error.status == 404 => AfterPage::Whole,
             _ => AfterPage::Failed(error),
         }
     }

@@ -58,7 +58,7 @@ pub struct CreateMatcher {
     /// The metadata key under which the create carried the id.
     pub tag: Option<String>,
     /// How much must match if there is no tag.
-    pub fit: MatchMode,
+    pub mode: MatchMode,
 }
 
 impl CreateMatcher {
@@ -70,7 +70,7 @@ impl CreateMatcher {
         let asked = given_metadata(self.body.fields());
         let theirs = given_metadata(customer.fields());
         let holds_metadata = asked.iter().all(|(key, value)| theirs.get(key) == Some(value));
-        match self.fit {
+        match self.mode {
             // A create without payment details makes a customer without a source. With payment
             // details the source proves nothing, because the API may hide it.
             MatchMode::All => {
@@ -208,8 +208,8 @@ mod tests {
         IntentBody::new(json!({"email": "a@example.com", "metadata": {"n": "1", "gone": null}, "payment_details": "tok_1"})).unwrap()
     }
 
-    fn wanted(body: IntentBody, tag: Option<&str>, fit: MatchMode) -> CreateMatcher {
-        CreateMatcher { id: "i1".to_owned(), body, tag: tag.map(str::to_owned), fit }
+    fn wanted(body: IntentBody, tag: Option<&str>, mode: MatchMode) -> CreateMatcher {
+        CreateMatcher { id: "i1".to_owned(), body, tag: tag.map(str::to_owned), mode }
     }
 
     /// Returns the conclusion as text.
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn untagged_customer_is_proof_only_if_it_is_the_only_one_and_exactly_what_was_asked_for() {
+    fn untagged_customer_is_proof_only_if_it_is_the_only_one_and_equals_the_request() {
         let ours = customer("c", "a@example.com", json!({"n": "1"}));
         for coverage in [WindowCoverage::Whole, WindowCoverage::Partial] {
             let found = |candidates, has_twin| found(None, candidates, coverage, has_twin);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn customer_could_be_a_fresh_creates_if_email_metadata_and_source_fit() {
+    fn recent_create_matches_by_email_metadata_and_source() {
         let with_token = wanted(body(), None, MatchMode::All);
         let plain = IntentBody::new(json!({"email": "a@example.com", "metadata": {"n": "1"}})).unwrap();
         let without_token = wanted(plain, None, MatchMode::All);
@@ -299,15 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn customer_could_be_an_old_creates_if_email_or_metadata_fits() {
+    fn old_create_matches_by_email_or_metadata() {
         let old = wanted(body(), None, MatchMode::Any);
         assert!(old.could_be(&customer("c", "b@example.com", json!({"n": "1"}))));
         assert!(old.could_be(&customer("c", "a@example.com", json!({"n": "2"}))));
         assert!(!old.could_be(&customer("c", "b@example.com", json!({"n": "2"}))));
         let bare = wanted(IntentBody::new(json!({"email": "a@example.com"})).unwrap(), None, MatchMode::Any);
         assert!(!bare.could_be(&customer("c", "b@example.com", json!({}))), "no metadata is no likeness");
-        for fit in [MatchMode::All, MatchMode::Any] {
-            let tagged = wanted(body(), Some("ref"), fit);
+        for mode in [MatchMode::All, MatchMode::Any] {
+            let tagged = wanted(body(), Some("ref"), mode);
             assert!(tagged.could_be(&customer("c", "x", json!({"ref": "i1"}))));
             assert!(!tagged.could_be(&customer("c", "a@example.com", json!({"n": "1", "ref": "i2"}))));
         }
@@ -324,13 +324,13 @@ mod tests {
     }
 
     #[test]
-    fn emails_are_alike_without_regard_to_case_and_white_space() {
+    fn emails_match_without_regard_to_case_and_white_space() {
         assert!(has_same_email(&body(), &customer("c", " A@Example.COM", json!({}))));
         assert!(!has_same_email(&body(), &customer("c", "b@example.com", json!({"n": "1"}))));
-        let nobody = Customer::from_value(json!({"id": "c", "email": null})).unwrap();
+        let without_email = Customer::from_value(json!({"id": "c", "email": null})).unwrap();
         assert!(
-            has_same_email(&IntentBody::new(json!({})).unwrap(), &nobody)
-                && !has_same_email(&body(), &nobody)
+            has_same_email(&IntentBody::new(json!({})).unwrap(), &without_email)
+                && !has_same_email(&body(), &without_email)
         );
     }
 }

@@ -19,7 +19,7 @@ pub struct DifferingRead<'a> {
     /// When it was requested.
     pub requested_at: Timestamp,
     /// Why it was requested.
-    pub occasion: ReadReason,
+    pub reason: ReadReason,
 }
 
 /// Why a customer is read.
@@ -46,16 +46,16 @@ pub fn check(
 ) -> Option<DeferredRead> {
     // The age of such an entry is unknown, but a recheck happens at least `consistency_s` after it.
     let is_old = |at: Timestamp| {
-        read.occasion == ReadReason::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
+        read.reason == ReadReason::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
     };
     let recent = history
         .iter()
         .filter(|entry| consistency.may_be_behind(entry.at, read.requested_at) && !is_old(entry.at));
-    let mut left_out: Option<DeferredRead> = None;
+    let mut deferred: Option<DeferredRead> = None;
     let mut note = |at: Timestamp, is_replaced: bool, lag: Option<SignedDuration>| {
         let until = consistency.after(at);
-        let known = left_out.unwrap_or(DeferredRead { until, is_replaced, lag });
-        left_out = Some(DeferredRead {
+        let known = deferred.unwrap_or(DeferredRead { until, is_replaced, lag });
+        deferred = Some(DeferredRead {
             until: known.until.max(until),
             is_replaced: known.is_replaced || is_replaced,
             lag: known.lag.max(lag),
@@ -71,10 +71,10 @@ pub fn check(
     }
     // The same pass has already read another state. One of the two is old, but it is not known
     // which.
-    if read.occasion == ReadReason::SamePass {
+    if read.reason == ReadReason::SamePass {
         note(read.requested_at, false, None);
     }
-    left_out
+    deferred
 }
 
 /// Whether a read shows this state. A null `source` may only be hidden, so the read is compared in
@@ -115,29 +115,29 @@ mod tests {
 
     fn judged(email: &str, second: i64, history: &[RecentChange]) -> Option<DeferredRead> {
         check(
-            DifferingRead { shown: &customer(email), requested_at: at(second), occasion: ReadReason::Pass },
+            DifferingRead { shown: &customer(email), requested_at: at(second), reason: ReadReason::Pass },
             history,
             C,
         )
     }
 
     #[test]
-    fn read_of_a_replaced_state_is_left_out_until_no_read_can_be_so_old() {
+    fn read_of_a_replaced_state_is_deferred_until_no_read_can_be_so_old() {
         let history = [
             entry(ChangeKind::Updated, Origin::Sweep, 100, Some("two")),
             entry(ChangeKind::Updated, Origin::Sweep, 50, Some("one")),
             entry(ChangeKind::Created, Origin::Sweep, 0, None),
         ];
-        let left_out = |until: i64, lag: i64| {
+        let deferred = |until: i64, lag: i64| {
             Some(DeferredRead {
                 until: at(until),
                 is_replaced: true,
                 lag: Some(SignedDuration::from_secs(lag)),
             })
         };
-        assert_eq!(judged("two", 104, &history), left_out(220, 4));
-        assert_eq!(judged("one", 104, &history), left_out(170, 54));
-        assert_eq!(judged("two", 220, &history), left_out(220, 120));
+        assert_eq!(judged("two", 104, &history), deferred(220, 4));
+        assert_eq!(judged("one", 104, &history), deferred(170, 54));
+        assert_eq!(judged("two", 220, &history), deferred(220, 120));
         assert_eq!(judged("two", 221, &history), None, "the time has passed");
         assert_eq!(judged("three", 104, &history), None, "news");
         let asked_before = judged("two", 99, &history).unwrap();
@@ -145,15 +145,15 @@ mod tests {
     }
 
     #[test]
-    fn hidden_source_does_not_make_an_old_state_new() {
+    fn old_state_with_a_hidden_source_is_still_deferred() {
         let history = [entry(ChangeKind::Updated, Origin::Sweep, 100, Some("two"))];
         let hidden = customer("two").with("source", Some(Value::Null));
-        let read = DifferingRead { shown: &hidden, requested_at: at(101), occasion: ReadReason::Pass };
+        let read = DifferingRead { shown: &hidden, requested_at: at(101), reason: ReadReason::Pass };
         assert!(check(read, &history, C).is_some());
     }
 
     #[test]
-    fn nothing_changes_a_customer_shortly_after_our_push_or_its_deletion() {
+    fn read_shortly_after_our_push_or_a_deletion_is_deferred() {
         for history in [
             [entry(ChangeKind::Updated, Origin::Intent, 100, Some("two"))],
             [entry(ChangeKind::Created, Origin::Intent, 100, None)],
@@ -169,10 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn second_different_observation_of_one_pass_is_left_out_whatever_the_setting() {
+    fn second_different_read_of_one_pass_is_deferred_whatever_the_setting() {
         for consistency in [C, Consistency::default()] {
             let shown = customer("new");
-            let read = |occasion| DifferingRead { shown: &shown, requested_at: at(101), occasion };
+            let read = |reason| DifferingRead { shown: &shown, requested_at: at(101), reason };
             assert_eq!(
                 check(read(ReadReason::SamePass), &[], consistency),
                 Some(DeferredRead { until: consistency.after(at(101)), is_replaced: false, lag: None })
@@ -182,25 +182,24 @@ mod tests {
     }
 
     #[test]
-    fn entry_that_a_wrong_clock_wrote_leaves_a_read_out_until_it_is_rechecked() {
+    fn entry_dated_by_a_wrong_clock_defers_a_read_until_its_recheck() {
         let a_year = 365 * 24 * 3600;
         let history = [
             entry(ChangeKind::Updated, Origin::Intent, a_year, Some("two")),
             entry(ChangeKind::Updated, Origin::Sweep, 90, Some("one")),
         ];
-        let on = |occasion, email: &str| {
-            check(DifferingRead { shown: &customer(email), requested_at: at(100), occasion }, &history, C)
+        let on = |reason, email: &str| {
+            check(DifferingRead { shown: &customer(email), requested_at: at(100), reason }, &history, C)
         };
-        assert_eq!(on(ReadReason::Pass, "two").map(|left_out| left_out.until), Some(at(a_year + 120)));
+        assert_eq!(on(ReadReason::Pass, "two").map(|deferred| deferred.until), Some(at(a_year + 120)));
         assert_eq!(on(ReadReason::Recheck, "two"), None);
-        assert_eq!(on(ReadReason::Recheck, "one").map(|left_out| left_out.until), Some(at(210)));
+        assert_eq!(on(ReadReason::Recheck, "one").map(|deferred| deferred.until), Some(at(210)));
     }
 
     #[test]
     fn reads_that_never_lag_are_applied() {
         let history = [entry(ChangeKind::Updated, Origin::Intent, 100, Some("two"))];
-        let read =
-            DifferingRead { shown: &customer("two"), requested_at: at(100), occasion: ReadReason::Pass };
+        let read = DifferingRead { shown: &customer("two"), requested_at: at(100), reason: ReadReason::Pass };
         assert_eq!(check(read, &history, Consistency::default()), None);
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_after_three_unclear_answers_and_a_probe_has_none() {
+    fn requests_get_one_try_after_three_unclear_answers_and_in_a_probe() {
         let mut budget = LookupBudget::unlimited(PassKind::Sweep);
         let tries: Vec<usize> = (0..4)
             .map(|_| {

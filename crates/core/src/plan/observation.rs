@@ -45,7 +45,7 @@ pub struct ReadContext {
     /// When the request was sent, by the clock that dates the log.
     pub requested_at: Timestamp,
     /// Why the customer was read.
-    pub occasion: ReadReason,
+    pub reason: ReadReason,
     /// How long reads may lag behind writes.
     pub consistency: Consistency,
 }
@@ -90,17 +90,20 @@ impl fmt::Display for CustomerPlan {
         match self {
             Self::Keep => f.write_str("unchanged"),
             Self::Record(kind, customer) => write!(f, "record {} as {kind}", customer.id()),
-            Self::Defer(customer, left_out) => write!(
+            Self::Defer(customer, deferred) => write!(
                 f,
-                "leave out {}, because the read may be older than the log: request it again at {:.0}",
+                "defer {}, because the read may be older than the log: request it again at {:.0}",
                 customer.id(),
-                left_out.until
+                deferred.until
             ),
             Self::ReadAgain(id, at) => {
-                write!(f, "leave out {id}, because our own push is newer: request it again at {at:.0}")
+                write!(
+                    f,
+                    "ignore the read of {id}, because our own push is newer: request it again at {at:.0}"
+                )
             }
             Self::Ignore(id) => {
-                write!(f, "leave out {id}, because our own push is newer: the next pass reads it")
+                write!(f, "ignore the read of {id}, because our own push is newer: the next pass reads it")
             }
         }
     }
@@ -132,9 +135,9 @@ impl Observation {
             return observation;
         }
         let lagging =
-            lag::DifferingRead { shown: &shown, requested_at: read.requested_at, occasion: read.occasion };
+            lag::DifferingRead { shown: &shown, requested_at: read.requested_at, reason: read.reason };
         match lag::check(lagging, known.recent, read.consistency) {
-            Some(left_out) => unapplied(CustomerPlan::Defer(shown, left_out)),
+            Some(deferred) => unapplied(CustomerPlan::Defer(shown, deferred)),
             None => observation,
         }
     }
@@ -179,7 +182,7 @@ mod tests {
         ReadContext {
             by,
             requested_at: at(100),
-            occasion: ReadReason::Pass,
+            reason: ReadReason::Pass,
             consistency: Consistency::seconds(consistency),
         }
     }
@@ -213,16 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn read_beside_our_own_push_is_not_applied() {
+    fn read_during_our_own_push_is_not_applied() {
         let stored = stored("old");
         let listed = plan(Some(&stored), OwnPush::Newer, read(ReadBy::List, 60));
-        assert_eq!(listed.to_string(), "leave out c, because our own push is newer: the next pass reads it");
+        assert_eq!(
+            listed.to_string(),
+            "ignore the read of c, because our own push is newer: the next pass reads it"
+        );
         let looked_up = plan(Some(&stored), OwnPush::Newer, read(ReadBy::Lookup, 60));
         assert_eq!(looked_up, CustomerPlan::ReadAgain(CustomerId::new("c").unwrap(), at(160)));
     }
 
     #[test]
-    fn read_that_may_be_older_than_the_log_is_left_out_and_an_unchanged_one_is_not() {
+    fn read_that_may_be_older_than_the_log_is_deferred_unless_it_is_unchanged() {
         let recent = [RecentChange {
             kind: ChangeKind::Updated,
             origin: Origin::Intent,
@@ -232,8 +238,8 @@ mod tests {
         let mirror = stored("pushed");
         let known = KnownCustomer { mirror: Some(&mirror), recent: &recent, push: OwnPush::None };
         let observe = |email| Observation::new(customer(email), known, read(ReadBy::List, 60)).plan;
-        let CustomerPlan::Defer(shown, left_out) = observe("old") else { panic!("applied") };
-        assert_eq!((shown, left_out.until, left_out.is_replaced), (customer("old"), at(150), true));
+        let CustomerPlan::Defer(shown, deferred) = observe("old") else { panic!("applied") };
+        assert_eq!((shown, deferred.until, deferred.is_replaced), (customer("old"), at(150), true));
         assert_eq!(observe("pushed"), CustomerPlan::Keep);
     }
 }

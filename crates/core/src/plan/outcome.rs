@@ -88,8 +88,8 @@ impl fmt::Display for AttemptOutcome {
         match self {
             Self::TookEffect { status: Some(status), .. } => write!(f, "done: answered HTTP {status}"),
             Self::TookEffect { status: None, .. } => f.write_str("done: it had taken effect already"),
-            Self::Rejected(told) => write!(f, "reject: {told}"),
-            Self::NotFound(told) => write!(f, "the customer does not exist: {told}"),
+            Self::Rejected(api_error) => write!(f, "reject: {api_error}"),
+            Self::NotFound(api_error) => write!(f, "the customer does not exist: {api_error}"),
             Self::Retry(RetryPlan { why, at: Some(at), .. }) => write!(f, "try again at {at:.0}: {why}"),
             Self::Retry(RetryPlan { why, at: None, .. }) => write!(f, "try again at once: {why}"),
             Self::Park { reason, .. } => write!(f, "park: {reason}"),
@@ -120,14 +120,14 @@ mod tests {
 
     #[test]
     fn outcome_prints_one_sentence() {
-        let told = ApiError { status: 422, code: Some("bad".to_owned()), message: None, param: None };
+        let api_error = ApiError { status: 422, code: Some("bad".to_owned()), message: None, param: None };
         let later = |at| AttemptOutcome::Retry(RetryPlan::at(at, OutcomeStatus::Unknown, "no answer"));
         let effect = |status| AttemptOutcome::TookEffect { customer: PushedCustomer::None, status };
         let cases = [
             (effect(Some(200)), "done: answered HTTP 200"),
             (effect(None), "done: it had taken effect already"),
-            (AttemptOutcome::Rejected(told.clone()), "reject: HTTP 422 bad"),
-            (AttemptOutcome::NotFound(told), "the customer does not exist: HTTP 422 bad"),
+            (AttemptOutcome::Rejected(api_error.clone()), "reject: HTTP 422 bad"),
+            (AttemptOutcome::NotFound(api_error), "the customer does not exist: HTTP 422 bad"),
             (later(Some(Timestamp::UNIX_EPOCH)), "try again at 1970-01-01T00:00:00Z: no answer"),
             (later(None), "try again at once: no answer"),
             (AttemptOutcome::not_sent("locked", None), "try again at once: nothing was sent: locked"),

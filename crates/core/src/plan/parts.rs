@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn places_and_pages_are_those_of_the_whole_page() {
+    fn positions_and_page_counts_refer_to_the_whole_page() {
         let parts = PageSplit::new(PagePart { page: 3, per_page: 10 });
         assert_eq!(parts.place(PagePart { page: 5, per_page: 5 }, 2), (3, 2));
         assert_eq!(parts.place(PagePart { page: 25, per_page: 1 }, 1), (3, 5));

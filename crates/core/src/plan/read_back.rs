@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_field_that_tells_is_enough() {
+    fn one_changed_field_proves_an_update() {
         let visa = json!({"brand": "visa"});
         let master = json!({"brand": "master"});
         let cases = [

@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_pass_is_tried_again_ever_later() {
+    fn failed_pass_waits_longer_with_each_failure() {
         let waits: Vec<u64> = [1, 2, 3, 8, 9, 100].map(|n| pass_wait(n, 0.5).as_secs()).into();
         assert_eq!(waits, [5, 10, 20, 640, 900, 900]);
         assert_eq!(pass_wait(1, 1.0), Duration::from_secs(6));

@@ -11,7 +11,7 @@ pub struct RowSet {
 impl RowSet {
     /// Adds a row, and returns whether it was new. Rows count from 1; other numbers are ignored.
     pub fn insert(&mut self, row: i64) -> bool {
-        let Some((word, bit)) = place(row) else { return false };
+        let Some((word, bit)) = word_and_bit(row) else { return false };
         if word >= self.words.len() {
             self.words.resize(word + 1, 0);
         }
@@ -23,7 +23,7 @@ impl RowSet {
 
     /// Removes a row.
     pub fn remove(&mut self, row: i64) {
-        let Some((word, bit)) = place(row) else { return };
+        let Some((word, bit)) = word_and_bit(row) else { return };
         if self.contains(row) {
             self.words[word] &= !bit;
             self.len -= 1;
@@ -32,7 +32,7 @@ impl RowSet {
 
     /// Whether the set contains a row.
     pub fn contains(&self, row: i64) -> bool {
-        place(row).is_some_and(|(word, bit)| self.words.get(word).is_some_and(|bits| bits & bit != 0))
+        word_and_bit(row).is_some_and(|(word, bit)| self.words.get(word).is_some_and(|bits| bits & bit != 0))
     }
 
     /// Returns the number of rows.
@@ -62,7 +62,7 @@ impl RowSet {
     }
 }
 
-fn place(row: i64) -> Option<(usize, u64)> {
+fn word_and_bit(row: i64) -> Option<(usize, u64)> {
     let row = usize::try_from(row).ok().filter(|row| *row > 0)?;
     Some((row / 64, 1 << (row % 64)))
 }
@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_behaves_as_a_set_of_numbers(steps in prop::collection::vec((any::<bool>(), -2_i64..300), 0..200)) {
+        fn row_set_behaves_as_a_set_of_numbers(steps in prop::collection::vec((any::<bool>(), -2_i64..300), 0..200)) {
             let (mut rows, mut model) = (RowSet::default(), BTreeSet::new());
             for (add, row) in steps {
                 if add {

@@ -168,16 +168,16 @@ pub fn customer_of(open: &OpenIntent, outcome: &AttemptOutcome) -> Option<Custom
 pub fn settle(facts: SettleFacts<'_>, outcome: AttemptOutcome) -> Result<Settlement, IllegalTransition> {
     match outcome {
         AttemptOutcome::TookEffect { customer, status } => took_effect(facts, customer, status),
-        AttemptOutcome::NotFound(told) if is_delete_done(facts) => {
-            took_effect(facts, PushedCustomer::None, Some(told.status))
+        AttemptOutcome::NotFound(api_error) if is_delete_done(facts) => {
+            took_effect(facts, PushedCustomer::None, Some(api_error.status))
         }
-        AttemptOutcome::NotFound(told) if facts.open.is_delete() => {
-            let why = format!("{told}; the mirror never had a customer with this id: check the id");
-            rejected(facts, told, why)
+        AttemptOutcome::NotFound(api_error) if facts.open.is_delete() => {
+            let why = format!("{api_error}; the mirror never had a customer with this id: check the id");
+            rejected(facts, api_error, why)
         }
-        AttemptOutcome::Rejected(told) | AttemptOutcome::NotFound(told) => {
-            let why = told.to_string();
-            rejected(facts, told, why)
+        AttemptOutcome::Rejected(api_error) | AttemptOutcome::NotFound(api_error) => {
+            let why = api_error.to_string();
+            rejected(facts, api_error, why)
         }
         AttemptOutcome::Retry(later) => waits(facts, later),
         AttemptOutcome::Park { reason, detail } => {
@@ -286,9 +286,13 @@ fn with_new_source(shown: &Customer, mirrored: &MirrorRow) -> Option<Customer> {
     (mirrored.is_live() && known.source().is_none()).then(|| known.with("source", Some(source)))
 }
 
-fn rejected(facts: SettleFacts<'_>, told: ApiError, why: String) -> Result<Settlement, IllegalTransition> {
+fn rejected(
+    facts: SettleFacts<'_>,
+    api_error: ApiError,
+    why: String,
+) -> Result<Settlement, IllegalTransition> {
     let open = facts.open;
-    let ApiError { status, code, message, param } = told;
+    let ApiError { status, code, message, param } = api_error;
     let why = masked(open, why);
     let [code, message, param] = [code, message, param].map(|text| text.map(|text| masked(open, text)));
     let update = IntentUpdate {

@@ -268,16 +268,16 @@ mod tests {
         ];
         let plan = ChangingFiles::default().plan(found, &[], at(10));
         assert_eq!(paths(&plan), [".claimed/1/y.json", ".claimed/2/z.json", "b.json", "a.json"]);
-        let told = "take 4 files: .claimed/1/y.json, .claimed/2/z.json, b.json, a.json";
-        assert_eq!(plan.to_string(), told);
+        let text = "take 4 files: .claimed/1/y.json, .claimed/2/z.json, b.json, a.json";
+        assert_eq!(plan.to_string(), text);
     }
 
     #[test]
     fn text_of_a_plan_names_the_first_files() {
         let take = (10..42).map(|number| file(&format!("{number}.json"), None, 0)).collect();
-        let told = SpoolPlan { take, ..SpoolPlan::default() }.to_string();
-        assert!(told.starts_with("take 32 files: 10.json, 11.json, "), "{told}");
-        assert!(told.ends_with(", 29.json and 12 more"), "{told}");
+        let text = SpoolPlan { take, ..SpoolPlan::default() }.to_string();
+        assert!(text.starts_with("take 32 files: 10.json, 11.json, "), "{text}");
+        assert!(text.ends_with(", 29.json and 12 more"), "{text}");
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn file_of_the_future_is_taken_when_it_was_seen_unchanged_for_a_second() {
+    fn file_dated_in_the_future_is_taken_after_it_was_unchanged_for_a_second() {
         let mut changing = ChangingFiles::default();
         let found = vec![file("a.json", None, 500)];
         assert_eq!(changing.plan(found.clone(), &[], at(0)).again_in, Some(SECOND));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn stuck_file_of_the_future_does_not_delay_younger_ones_again() {
+    fn stuck_file_dated_in_the_future_does_not_delay_younger_ones_again() {
         let mut changing = ChangingFiles::default();
         let found = vec![file("stuck.json", None, 500), file("younger.json", None, 501)];
         changing.plan(found.clone(), &[], at(0));

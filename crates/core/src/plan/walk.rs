@@ -216,7 +216,7 @@ impl ListWalk {
 
 /// Whether all hints and the customers seen agree that the list ends with this page.
 fn is_last(page: AppliedPage) -> bool {
-    let Hints { page: said, total, last_page, .. } = page.hints;
+    let Hints { page: page_hint, total, last_page, .. } = page.hints;
     let Some((pages, total, last_page)) = page
         .hints
         .pages_of_total()
@@ -228,33 +228,36 @@ fn is_last(page: AppliedPage) -> bool {
     };
     // An empty list has either no page or one empty page; servers do both.
     let agree = last_page == pages || (total == 0 && last_page <= 1);
-    agree && said.is_none_or(|said| said == page.number) && page.number >= last_page && total == page.seen
+    agree
+        && page_hint.is_none_or(|page_hint| page_hint == page.number)
+        && page.number >= last_page
+        && total == page.seen
 }
 
 impl ListReport {
     /// Returns what is imprecise about the list, one phrase each. An exact list has none.
     pub fn phrases(&self) -> Vec<String> {
         let mut phrases = Vec::new();
-        let mut say = |is_so: bool, phrase: String| {
+        let mut add = |is_so: bool, phrase: String| {
             if is_so {
                 phrases.push(phrase);
             }
         };
-        say(self.lacks_total, "total is missing".to_owned());
+        add(self.lacks_total, "total is missing".to_owned());
         if let Some(total) = self.total {
             let differs = total != self.seen && !self.total_moved;
-            say(differs, format!("total says {total}, {} are listed", self.seen));
+            add(differs, format!("total says {total}, {} are listed", self.seen));
         }
-        say(self.total_turns >= ERRATIC, "total rises and falls from page to page".to_owned());
-        say(self.lacks_last_page, "last_page is missing".to_owned());
+        add(self.total_turns >= ERRATIC, "total rises and falls from page to page".to_owned());
+        add(self.lacks_last_page, "last_page is missing".to_owned());
         let last_page =
             self.last_page.filter(|last| (*last).max(1) != self.pages.max(1) && !self.total_moved);
         match (last_page, self.contradiction) {
             (Some(last), _) => {
-                say(true, format!("last_page says {last}, {} pages show customers", self.pages))
+                add(true, format!("last_page says {last}, {} pages show customers", self.pages))
             }
             (None, Some((last, pages))) => {
-                say(true, format!("last_page says {last} where total makes {pages} pages"));
+                add(true, format!("last_page says {last} where total makes {pages} pages"));
             }
             (None, None) => {}
         }
@@ -262,9 +265,9 @@ impl ListReport {
             1 => "1 page before the last one is short".to_owned(),
             n => format!("{n} pages before the last one are short"),
         };
-        say(self.short_pages > 0, short);
-        say(self.ignores_page, "page 2 repeats page 1: the API may ignore `page`".to_owned());
-        say(
+        add(self.short_pages > 0, short);
+        add(self.ignores_page, "page 2 repeats page 1: the API may ignore `page`".to_owned());
+        add(
             self.grows,
             "the list has far more pages than it promised, and was not read to its end".to_owned(),
         );
@@ -295,11 +298,11 @@ pub struct RoundResult {
 
 /// Whether the list is read again in the same sweep, because it showed fewer customers than it
 /// counts.
-pub fn read_again(over: RoundResult) -> bool {
-    let is_short = over.total.is_some_and(|total| over.seen < total);
-    let was_useful = over.round == 1 || over.new > 0;
-    let may_help = over.vain_sweeps < FRUITLESS_SWEEPS || over.sweep.is_multiple_of(FURTHER_ROUNDS_EVERY);
-    is_short && was_useful && may_help && !over.grows && over.fits && over.round < ROUNDS
+pub fn read_again(result: RoundResult) -> bool {
+    let is_short = result.total.is_some_and(|total| result.seen < total);
+    let was_useful = result.round == 1 || result.new > 0;
+    let may_help = result.vain_sweeps < FRUITLESS_SWEEPS || result.sweep.is_multiple_of(FURTHER_ROUNDS_EVERY);
+    is_short && was_useful && may_help && !result.grows && result.fits && result.round < ROUNDS
 }
 
 #[cfg(test)]

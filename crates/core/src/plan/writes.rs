@@ -91,8 +91,8 @@ impl fmt::Display for Write {
             Self::Record { kind, customer, .. } => write!(f, "record {} as {kind}", customer.id()),
             Self::Delete { id, .. } => write!(f, "record {id} as deleted"),
             Self::NoteListed { row, .. } => write!(f, "note how the list shows row {row}"),
-            Self::Defer(customer, left_out) => {
-                write!(f, "leave out {}, and request it again at {:.0}", customer.id(), left_out.until)
+            Self::Defer(customer, deferred) => {
+                write!(f, "defer {}: request it again at {:.0}", customer.id(), deferred.until)
             }
             Self::ReadAgain(id, at) => write!(f, "request {id} again at {at:.0}"),
             Self::EndRecheck(id) => write!(f, "{id} was requested again"),

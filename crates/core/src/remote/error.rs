@@ -187,10 +187,10 @@ impl RemoteError {
     /// Returns the HTTP status of an error answer.
     pub fn status(&self) -> Option<u16> {
         match &self.cause {
-            ErrorCause::KeyRefused(told)
-            | ErrorCause::Throttled(told)
-            | ErrorCause::Rejected(told)
-            | ErrorCause::Unexpected(told) => Some(told.status),
+            ErrorCause::KeyRefused(api_error)
+            | ErrorCause::Throttled(api_error)
+            | ErrorCause::Rejected(api_error)
+            | ErrorCause::Unexpected(api_error) => Some(api_error.status),
             ErrorCause::Redirected { status, .. } => Some(*status),
             ErrorCause::Unreachable { .. } | ErrorCause::Unusable(_) | ErrorCause::TooLarge { .. } => None,
         }
@@ -222,8 +222,8 @@ fn target(to: Option<&str>) -> String {
 /// Returns what to check first if the list itself is not found.
 fn hint(call: &ApiCall, cause: &ErrorCause) -> &'static str {
     match (call, cause) {
-        (ApiCall::List { page: 1 }, ErrorCause::Rejected(told) | ErrorCause::Unexpected(told))
-            if told.status == 404 =>
+        (ApiCall::List { page: 1 }, ErrorCause::Rejected(api_error) | ErrorCause::Unexpected(api_error))
+            if api_error.status == 404 =>
         {
             "; check that api.base_url is the address of KOMOJU's API"
         }

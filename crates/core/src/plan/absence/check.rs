@@ -62,7 +62,7 @@ pub struct AbsenceCheck {
     /// The number of canaries that may still be tried for the deletions that need one now.
     canaries_left: usize,
     /// Whether the last answer was unclear. A canary then shows whether the API answers at all.
-    is_in_doubt: bool,
+    was_unclear: bool,
     any_exists: bool,
     stale_rounds: usize,
     unproven: Vec<i64>,
@@ -116,7 +116,7 @@ impl AbsenceCheck {
             gone: Vec::new(),
             proven: Vec::new(),
             canaries_left: 0,
-            is_in_doubt: false,
+            was_unclear: false,
             any_exists: false,
             stale_rounds: 0,
             unproven: Vec::new(),
@@ -179,7 +179,7 @@ impl AbsenceCheck {
                 Phase::Held
             }
             (true, true) => {
-                self.give_up();
+                self.leave_unverified();
                 Phase::Held
             }
         };
@@ -188,7 +188,7 @@ impl AbsenceCheck {
 
     fn next_of_suspects(&mut self, now: Duration, budget: &LookupBudget) -> Option<AbsenceStep> {
         if !budget.may_request() {
-            self.give_up();
+            self.leave_unverified();
         }
         if !self.proven.is_empty() {
             return Some(AbsenceStep::Record { rows: std::mem::take(&mut self.proven), room: self.room });
@@ -215,24 +215,24 @@ impl AbsenceCheck {
     }
 
     /// Leaves the customers that were not requested unverified.
-    fn give_up(&mut self) {
+    fn leave_unverified(&mut self) {
         self.findings.unverified += self.queue.drain(..).len() as u64;
     }
 
     fn needs_canary(&self, now: Duration) -> bool {
         let oldest = self.gone.first().map(|(_, requested_at)| now.saturating_sub(*requested_at));
         match oldest {
-            Some(age) => self.is_in_doubt || self.queue.is_empty() || age >= CANARY_DUE,
+            Some(age) => self.was_unclear || self.queue.is_empty() || age >= CANARY_DUE,
             // Without a canary nothing more can be proven, so an unclear answer does not cause
             // another try.
-            None => self.is_in_doubt && !self.findings.lacks_canary,
+            None => self.was_unclear && !self.findings.lacks_canary,
         }
     }
 
     fn begin_canaries(&mut self, now: Duration) {
         match &self.canaries {
             Canaries::NoneLeft => self.prove(now),
-            Canaries::Among(canaries) if canaries.is_empty() => self.lack_canary(),
+            Canaries::Among(canaries) if canaries.is_empty() => self.note_lack_of_canary(),
             Canaries::Among(canaries) => self.canaries_left = canaries.len().min(CANARIES),
         }
     }
@@ -285,7 +285,7 @@ impl AbsenceCheck {
             LookupAnswer::Gone => self.gone.push((row, requested_at)),
             LookupAnswer::Unclear => {
                 self.findings.unverified += 1;
-                self.is_in_doubt = true;
+                self.was_unclear = true;
             }
         }
     }
@@ -296,13 +296,13 @@ impl AbsenceCheck {
         self.canaries_left = self.canaries_left.saturating_sub(1);
         match answered_at {
             Some(at) => self.prove(at),
-            None if self.canaries_left == 0 => self.lack_canary(),
+            None if self.canaries_left == 0 => self.note_lack_of_canary(),
             None => {}
         }
     }
 
     fn prove(&mut self, answered_at: Duration) {
-        (self.canaries_left, self.is_in_doubt) = (0, false);
+        (self.canaries_left, self.was_unclear) = (0, false);
         let (proven, stale): (Vec<_>, Vec<_>) =
             self.gone.drain(..).partition(|(_, requested_at)| is_within(*requested_at, answered_at));
         self.proven.extend(proven.into_iter().map(|(row, _)| row));
@@ -318,14 +318,14 @@ impl AbsenceCheck {
         }
     }
 
-    fn lack_canary(&mut self) {
-        self.is_in_doubt = false;
+    fn note_lack_of_canary(&mut self) {
+        self.was_unclear = false;
         self.findings.lacks_canary = true;
         self.unproven.extend(self.gone.drain(..).map(|(row, _)| row));
         // If another suspect exists, the API answers, so the rest is still verified. If none
         // exists, the API may be down.
         if !self.any_exists {
-            self.give_up();
+            self.leave_unverified();
         }
     }
 

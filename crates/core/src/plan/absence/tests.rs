@@ -168,7 +168,7 @@ fn list_that_showed_no_customer_leaves_no_canary_and_records_nothing() {
 }
 
 #[test]
-fn unclear_answer_asks_a_canary_at_once_and_leaves_its_customer_unverified() {
+fn unclear_answer_requests_a_canary_at_once_and_leaves_its_customer_unverified() {
     let answers = |row| if row == 1 { LookupAnswer::Unclear } else { LookupAnswer::Gone };
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
@@ -183,7 +183,7 @@ fn unclear_answer_asks_a_canary_at_once_and_leaves_its_customer_unverified() {
 }
 
 #[test]
-fn where_a_customer_exists_the_others_are_verified_though_no_canary_answers() {
+fn suspects_are_verified_without_a_canary_if_one_of_them_exists() {
     let answers = |row| match row {
         1 => LookupAnswer::Exists,
         2 => LookupAnswer::Unclear,
@@ -241,7 +241,7 @@ fn sample_without_a_clear_answer_decides_nothing() {
 }
 
 #[test]
-fn one_of_the_sample_that_exists_shows_an_imprecise_list_and_gone_ones_come_first() {
+fn existing_customer_in_the_sample_shows_an_imprecise_list_and_gone_ones_are_first() {
     let answers = |row| if row > 20 || row == 5 { LookupAnswer::Exists } else { LookupAnswer::Gone };
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=30, 10, DeletePolicy::Record));
@@ -275,7 +275,7 @@ fn after_a_restore_no_deletion_is_recorded_whatever_the_room() {
 }
 
 #[test]
-fn customers_beyond_the_budget_stay_unverified_and_found_ones_are_proven() {
+fn customers_beyond_the_budget_are_unverified_and_gone_ones_are_proven() {
     let gone = |_| LookupAnswer::Gone;
     let mut api = Api::new(&gone);
     api.budget.limit(0);
@@ -296,7 +296,7 @@ fn longest_unverified_suspects_are_requested_first() {
 }
 
 #[test]
-fn customer_that_is_not_live_any_more_is_neither_held_nor_unverified() {
+fn customer_that_is_no_longer_live_is_neither_held_nor_unverified() {
     let answers = |row| if row == 1 { LookupAnswer::NotLive } else { LookupAnswer::Gone };
     for suspects in [1..=2, 1..=30] {
         let mut api = Api::new(&answers);
@@ -307,7 +307,7 @@ fn customer_that_is_not_live_any_more_is_neither_held_nor_unverified() {
 }
 
 #[test]
-fn held_customers_are_requested_last_with_what_is_left_of_the_budget() {
+fn held_customers_are_requested_last_with_the_rest_of_the_budget() {
     let gone = |_| LookupAnswer::Gone;
     let check = || {
         let plan = AbsencePlan::new(1, 0, 10);
@@ -327,7 +327,7 @@ fn held_customers_are_requested_last_with_what_is_left_of_the_budget() {
 }
 
 #[test]
-fn approved_deletions_need_no_canary_where_no_customer_is_left() {
+fn approved_deletions_need_no_canary_if_no_customer_is_left() {
     let gone = |_| LookupAnswer::Gone;
     let mut api = Api::new(&gone);
     let findings = api.drive(AbsenceCheck::of_approved(vec![1, 2], Canaries::NoneLeft));

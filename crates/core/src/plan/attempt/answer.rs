@@ -1,6 +1,6 @@
 //! Interprets the answer to a push.
 
-use super::{AttemptFacts, AttemptStep, SentPush, later, park};
+use super::{AttemptFacts, AttemptStep, SentPush, park, retry};
 use crate::CustomerId;
 use crate::intent::lifecycle::OutcomeStatus;
 use crate::plan::outcome::{AttemptOutcome, Obstacle, RetryPlan};
@@ -11,13 +11,15 @@ use crate::remote::{BytesSent, CustomerAnswer, PushAnswer, PushError, PushReques
 pub(super) fn next(facts: &AttemptFacts, sent: &SentPush) -> AttemptStep {
     match &sent.answer {
         Ok(PushAnswer::Applied { customer, status }) => took_effect(facts, &sent.push, customer, *status),
-        Ok(PushAnswer::NotFound { error: told }) => {
-            AttemptStep::Finish(AttemptOutcome::NotFound(told.clone()))
+        Ok(PushAnswer::NotFound { error: api_error }) => {
+            AttemptStep::Finish(AttemptOutcome::NotFound(api_error.clone()))
         }
         Err(PushError { error, bytes_sent }) => match &error.cause {
-            ErrorCause::Rejected(told) if told.status == 403 => forbidden(facts, told, error),
-            ErrorCause::Rejected(told) => AttemptStep::Finish(AttemptOutcome::Rejected(told.clone())),
-            cause => later(facts.after_error(error, outcome_of(*bytes_sent, cause))),
+            ErrorCause::Rejected(api_error) if api_error.status == 403 => forbidden(facts, api_error, error),
+            ErrorCause::Rejected(api_error) => {
+                AttemptStep::Finish(AttemptOutcome::Rejected(api_error.clone()))
+            }
+            cause => retry(facts.after_error(error, outcome_of(*bytes_sent, cause))),
         },
     }
 }
@@ -28,7 +30,7 @@ fn outcome_of(bytes_sent: BytesSent, cause: &ErrorCause) -> OutcomeStatus {
         // The API refused it before any effect. This does not include a 503 with a Retry-After,
         // which may come from a gateway after the push took effect.
         (BytesSent::None, _) | (_, ErrorCause::KeyRefused(_)) => OutcomeStatus::Known,
-        (_, ErrorCause::Throttled(told)) if told.status == 429 => OutcomeStatus::Known,
+        (_, ErrorCause::Throttled(api_error)) if api_error.status == 429 => OutcomeStatus::Known,
         (BytesSent::Maybe, _) => OutcomeStatus::Unknown,
     }
 }
@@ -48,12 +50,12 @@ fn took_effect(
         (PushRequest::Create { .. }, PushedCustomer::Unreadable(bad)) if bad.id.is_some() => {
             done(customer.clone())
         }
-        (PushRequest::Create { .. }, unknown) => later(without_id(facts, unknown, status)),
+        (PushRequest::Create { .. }, unknown) => retry(retry_without_id(facts, unknown, status)),
         // A read may lag behind the push itself, so the customer is requested later.
         (PushRequest::Update { .. }, PushedCustomer::None) if !facts.consistency.0.is_zero() => {
             done(PushedCustomer::None)
         }
-        (PushRequest::Update { id, .. }, _) => match afterwards(facts, id) {
+        (PushRequest::Update { id, .. }, _) => match updated_customer(facts, id) {
             Ok(customer) => done(customer),
             Err(step) => step,
         },
@@ -62,7 +64,7 @@ fn took_effect(
 
 /// Retries a create whose answer shows no customer id. Under the same key the API answers with the
 /// same customer.
-fn without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> RetryPlan {
+fn retry_without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> RetryPlan {
     let reason = match answered {
         PushedCustomer::Unreadable(bad) => format!(" ({})", bad.reason),
         PushedCustomer::Shown(_) | PushedCustomer::None => String::new(),
@@ -74,7 +76,7 @@ fn without_id(facts: &AttemptFacts, answered: &PushedCustomer, status: u16) -> R
 
 /// Returns the customer after an update whose answer shows no readable customer. If the customer
 /// cannot be requested either, the update is sent again.
-fn afterwards(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, AttemptStep> {
+fn updated_customer(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, AttemptStep> {
     let Some(reading) = facts.reading_of(id) else { return Err(AttemptStep::ReadCustomer(id.clone())) };
     match &reading.result {
         Ok(CustomerAnswer::Found(customer)) => Ok(PushedCustomer::Shown(customer.clone())),
@@ -83,10 +85,10 @@ fn afterwards(facts: &AttemptFacts, id: &CustomerId) -> Result<PushedCustomer, A
             Ok(PushedCustomer::Unreadable(bad.clone()))
         }
         Ok(CustomerAnswer::Unreadable(bad)) => {
-            Err(later(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Unknown)))
+            Err(retry(facts.after_unreadable(&reading.call, bad, OutcomeStatus::Unknown)))
         }
         Ok(CustomerAnswer::NotFound) => Ok(PushedCustomer::None),
-        Err(error) => Err(later(facts.after_error(error, OutcomeStatus::Unknown))),
+        Err(error) => Err(retry(facts.after_error(error, OutcomeStatus::Unknown))),
     }
 }
 
@@ -121,19 +123,19 @@ fn key_check(listed: Result<(), &RemoteError>) -> KeyCheck {
 /// The API checks permissions before it looks at the idempotency key. So the 403 says nothing about
 /// an earlier create with that key. If such a create were rejected, its next retry would get a new
 /// key.
-fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> AttemptStep {
+fn forbidden(facts: &AttemptFacts, api_error: &ApiError, error: &RemoteError) -> AttemptStep {
     let Some(listed) = &facts.key_check else { return AttemptStep::CheckKey };
-    let status = Some(told.status);
+    let status = Some(api_error.status);
     match (key_check(listed.as_ref().copied()), listed) {
         (KeyCheck::Refused, _) => {
             let why = format!("{error}; the list is refused too, so the API refused the key");
             let obstacle = Obstacle::KeyRefused;
-            later(RetryPlan { status, obstacle, ..RetryPlan::at(None, OutcomeStatus::Known, why) })
+            retry(RetryPlan { status, obstacle, ..RetryPlan::at(None, OutcomeStatus::Known, why) })
         }
         (KeyCheck::Unanswered, Err(list)) => {
             let again = facts.after_error(list, OutcomeStatus::Known);
             let why = format!("{error}; it is not known whether the key is refused: {}", again.why);
-            later(RetryPlan { why, status, ..again })
+            retry(RetryPlan { why, status, ..again })
         }
         _ if facts.open.is_create() && facts.open.may_have_taken_effect() => park(
             format!(
@@ -142,6 +144,6 @@ fn forbidden(facts: &AttemptFacts, told: &ApiError, error: &RemoteError) -> Atte
             ),
             None,
         ),
-        _ => AttemptStep::Finish(AttemptOutcome::Rejected(told.clone())),
+        _ => AttemptStep::Finish(AttemptOutcome::Rejected(api_error.clone())),
     }
 }

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn first_step_sends_or_finds_out_first() {
+    fn first_step_sends_or_finds_out_an_earlier_outcome() {
         let create = r#"{"op": "create", "body": {"email": "a"}}"#;
         assert_eq!(first(&open(create)), "send under its key");
         assert_eq!(first(&open(r#"{"op": "delete", "customer_id": "c"}"#)), "send");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{AttemptFacts, AttemptStep, found, later, park};
+use super::{AttemptFacts, AttemptStep, found, park, retry};
 use crate::intent::IntentBody;
 use crate::intent::lifecycle::OutcomeStatus;
 use crate::plan::create_window::{CreateWindow, WindowError, WindowQuery};
@@ -60,16 +60,16 @@ pub(super) fn next(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptSte
     if facts.has_new_key {
         return None;
     }
-    let Some(CreateLookup { query, took, result }) = &facts.lookup else { return begin(facts, body) };
+    let Some(CreateLookup { query, took, result }) = &facts.lookup else { return start(facts, body) };
     match result {
         Ok(result) => decide(facts, body, query, result),
-        Err(WindowError::Remote(error)) => Some(later(facts.after_error(error, OutcomeStatus::Known))),
+        Err(WindowError::Remote(error)) => Some(retry(facts.after_error(error, OutcomeStatus::Known))),
         Err(WindowError::Moving(_)) if query.trust == KeyTrust::Full => None,
         Err(WindowError::Moving(why)) => Some(after_moving_list(facts, why, *took)),
     }
 }
 
-fn begin(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
+fn start(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let open = &facts.open;
     let trust = key_trust(open, &facts.now, facts.server_time)?;
     let Some(from) = open.window_from() else {
@@ -84,15 +84,16 @@ fn begin(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
         let why = "whether this create took effect is checked once no read can be older than the attempt";
         return Some(facts.after_lag(why));
     }
-    let fit = if trust == KeyTrust::Expired { MatchMode::Any } else { MatchMode::All };
-    let wanted = CreateMatcher { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
+    let mode = if trust == KeyTrust::Expired { MatchMode::Any } else { MatchMode::All };
+    let wanted =
+        CreateMatcher { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), mode };
     Some(AttemptStep::LookForCustomer(WindowQuery { from, wanted, trust }))
 }
 
 fn after_moving_list(facts: &AttemptFacts, why: &str, took: Duration) -> AttemptStep {
     let wait = attempt_wait(facts.open.life.attempts.min(LONGEST_WAIT_AT), facts.jitter);
     let wait = wait.max(took.saturating_mul(REST).min(LONGEST_REST));
-    later(RetryPlan::at(facts.now.wall.checked_add(wait).ok(), OutcomeStatus::Unknown, why))
+    retry(RetryPlan::at(facts.now.wall.checked_add(wait).ok(), OutcomeStatus::Unknown, why))
 }
 
 fn decide(
@@ -103,7 +104,7 @@ fn decide(
 ) -> Option<AttemptStep> {
     let candidates = match result.candidates.as_slice() {
         [] => Candidates::None,
-        [one] => match place(facts, query, &result.window, one) {
+        [one] => match candidate_state(facts, query, &result.window, one) {
             Ok(place) => Candidates::One(one.clone(), place),
             Err(AttemptStep::Finish(_)) if query.trust == KeyTrust::Full => return None,
             Err(step) => return Some(step),
@@ -134,7 +135,7 @@ fn decide(
 
 /// Returns the state of the only candidate. A candidate that is not in the window is requested by
 /// its id.
-fn place(
+fn candidate_state(
     facts: &AttemptFacts,
     query: &WindowQuery,
     window: &CreateWindow,

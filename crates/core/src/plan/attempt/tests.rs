@@ -67,7 +67,7 @@ fn customer(fields: Value) -> Customer {
     Customer::from_value(fields).unwrap()
 }
 
-fn told(status: u16) -> ApiError {
+fn api_error(status: u16) -> ApiError {
     ApiError { status, code: None, message: None, param: None }
 }
 
@@ -140,7 +140,7 @@ fn expectation_is_compared_with_the_customer_and_a_difference_parks() {
     intent["expect"] = json!({"email": "a"});
     let mut facts = facts(intent, OutcomeStatus::Known);
     facts.consistency = Consistency::seconds(60);
-    let key_refused = error(ErrorCause::KeyRefused(told(401)));
+    let key_refused = error(ErrorCause::KeyRefused(api_error(401)));
     let cases = [
         (None, "read customer c"),
         (shows(json!({"email": "a"})), "send"),
@@ -150,7 +150,10 @@ fn expectation_is_compared_with_the_customer_and_a_difference_parks() {
             reading(Ok(CustomerAnswer::Unreadable(unreadable("[]")))),
             "GET /customers/c: the customer is unreadable",
         ),
-        (reading(Err(error(ErrorCause::Rejected(told(422))))), "GET /customers page 1: answered HTTP 422"),
+        (
+            reading(Err(error(ErrorCause::Rejected(api_error(422))))),
+            "GET /customers page 1: answered HTTP 422",
+        ),
         (reading(Err(key_refused)), "try again at once: "),
     ];
     for (reading, expected) in cases {
@@ -232,7 +235,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
         }
         assert_plan(&facts, expected);
         let planned = match next_step(&facts) {
-            AttemptStep::LookForCustomer(query) => Some((query.trust, query.wanted.fit)),
+            AttemptStep::LookForCustomer(query) => Some((query.trust, query.wanted.mode)),
             _ => None,
         };
         assert_eq!(planned, query, "{age} {is_dated} {is_tagged} {met_server_error}");
@@ -306,7 +309,7 @@ fn create_without_a_candidate_is_sent_again_under_a_young_key_and_under_a_new_on
 }
 
 #[test]
-fn create_with_one_exact_candidate_is_done_after_that_is_requested() {
+fn create_with_one_exact_candidate_is_done_after_a_request_for_it() {
     let listed = [customer(json!({"email": "a"}))];
     for trust in EVERY_TRUST {
         let mut facts = looked_for_a(trust, &listed, None);

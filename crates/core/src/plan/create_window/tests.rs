@@ -12,7 +12,7 @@ use crate::{BadCustomer, Hints, RawCustomer, Unreadable};
 
 fn query(trust: KeyTrust) -> WindowQuery {
     let body = IntentBody::new(json!({"email": "a"})).unwrap();
-    let wanted = CreateMatcher { id: "i1".to_owned(), body, tag: None, fit: MatchMode::All };
+    let wanted = CreateMatcher { id: "i1".to_owned(), body, tag: None, mode: MatchMode::All };
     WindowQuery { from: "2026-06-01T12:00:00Z".parse().unwrap(), wanted, trust }
 }
 
@@ -143,7 +143,7 @@ fn unreadable_and_deleted_customers_that_could_be_the_creates_prove_no_absence()
 }
 
 #[test]
-fn older_customers_that_a_server_lists_all_the_same_are_no_candidates() {
+fn older_customers_that_a_server_lists_anyway_are_not_candidates() {
     let old = json!({"id": "o", "email": "a", "created_at": "2026-06-01T11:59:59Z"});
     let new = json!({"id": "n", "email": "a", "created_at": "2026-06-01T12:00:00Z"});
     let customers = [old, new].map(|value| RawCustomer::from_value(&value).unwrap()).into();
@@ -177,7 +177,7 @@ fn page_after_the_last_may_be_a_404_and_any_other_failure_ends_the_reading() {
 }
 
 #[test]
-fn server_that_refuses_a_large_page_is_asked_with_its_own_size() {
+fn server_that_refuses_a_large_page_gets_the_default_size() {
     let query = query(KeyTrust::Expired);
     let mut reading = WindowReading::new(&query, 100);
     assert!(reading.take(Err(rejected(422, Some("per_page")))).is_none());
@@ -197,7 +197,7 @@ fn moving_list_is_read_five_times_and_only_once_under_a_trusted_key() {
 }
 
 #[test]
-fn window_that_grows_without_an_end_is_given_up() {
+fn endless_window_is_given_up() {
     let query = query(KeyTrust::Expired);
     let mut reading = WindowReading::new(&query, 2);
     let result = (0_u64..=MOST_PAGES).find_map(|n| {

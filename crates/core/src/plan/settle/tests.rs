@@ -62,7 +62,7 @@ fn tombstone() -> MirrorRow {
     MirrorRow { deleted_at: Some(String::new()), ..live(json!({"email": "a"})) }
 }
 
-fn told(status: u16) -> ApiError {
+fn api_error(status: u16) -> ApiError {
     ApiError { status, code: Some("bad".to_owned()), message: Some("tok_1 is bad".to_owned()), param: None }
 }
 
@@ -97,7 +97,7 @@ fn shown(fields: Value) -> PushedCustomer {
 }
 
 #[test]
-fn effect_is_recorded_as_far_as_the_mirror_does_not_show_it() {
+fn effect_that_the_mirror_does_not_show_is_recorded() {
     let visa = || json!({"email": "a", "source": {"brand": "visa"}});
     let answered = Some(200);
     let recheck = "; request c again at 2026-06-01T12:01:00Z";
@@ -199,7 +199,7 @@ fn missing_customer_completes_a_delete_that_may_have_had_an_effect_and_rejects_t
         (update(), Some(&known), "rejected: HTTP 404 bad (tok_1 is bad)".to_owned()),
     ];
     for (open, mirrored, expected) in cases {
-        let settlement = settled(&open, AttemptOutcome::NotFound(told(404)), mirrored);
+        let settlement = settled(&open, AttemptOutcome::NotFound(api_error(404)), mirrored);
         assert_eq!(settlement.to_string(), expected);
         assert_eq!(settlement.is_customer_missing, !open.is_delete());
         assert_eq!(settlement.attempt.unwrap().status, Some(404));
@@ -208,7 +208,7 @@ fn missing_customer_completes_a_delete_that_may_have_had_an_effect_and_rejects_t
 
 #[test]
 fn refusal_is_kept_with_its_fields_and_without_the_token() {
-    let settlement = settled(&create(), AttemptOutcome::Rejected(told(422)), None);
+    let settlement = settled(&create(), AttemptOutcome::Rejected(api_error(422)), None);
     assert_eq!(settlement.to_string(), "rejected: HTTP 422 bad (**** is bad)");
     let detail = json!({"status": 422, "code": "bad", "message": "**** is bad", "param": null});
     assert_eq!(settlement.update.detail, Some(detail));
@@ -221,7 +221,7 @@ fn refusal_is_kept_with_its_fields_and_without_the_token() {
 }
 
 #[test]
-fn failed_attempt_waits_until_patience_is_over_unless_the_key_is_refused() {
+fn failed_attempt_waits_until_its_park_timer_expires_unless_the_key_is_refused() {
     let at: Timestamp = "2026-06-01T12:00:02Z".parse().unwrap();
     let throttled = Obstacle::Throttled { until: Some(at) };
     let over = "parked: no attempt succeeded within 72 hours; the last: **** failed";
@@ -251,7 +251,7 @@ fn failed_attempt_waits_until_patience_is_over_unless_the_key_is_refused() {
 }
 
 #[test]
-fn intent_that_cannot_be_sent_is_rejected_or_parked_where_it_may_have_taken_effect() {
+fn intent_that_cannot_be_sent_is_rejected_or_parked_if_it_may_have_taken_effect() {
     let mut open = update();
     assert_eq!(refusal(&open), None);
     assert_eq!(refusal(&create()), None);
@@ -273,11 +273,11 @@ fn intent_that_cannot_be_sent_is_rejected_or_parked_where_it_may_have_taken_effe
 }
 
 #[test]
-fn intent_that_is_not_being_sent_is_not_settled() {
+fn intent_that_is_not_sending_is_not_settled() {
     let open = OpenIntent { life: Lifecycle::accepted(), ..update() };
     let outcomes = [
         took(shown(json!({})), Some(200)),
-        AttemptOutcome::Rejected(told(422)),
+        AttemptOutcome::Rejected(api_error(422)),
         AttemptOutcome::not_sent("locked", None),
     ];
     for outcome in outcomes {

@@ -100,7 +100,7 @@ fn pages_that_repeat_customers_end_a_walk_and_a_repeated_first_page_is_reported(
 }
 
 #[test]
-fn list_that_grows_for_ever_is_bounded() {
+fn walk_of_an_endless_list_ends() {
     let endless = vec![(100, 100); 200];
     let (read, end, report) = walk(exact(250, 100), 0, &endless);
     assert_eq!((read, end, report.grows), (26, WalkEnd::Growing, true));
@@ -142,7 +142,7 @@ fn wrong_hint_of_one_page_and_an_erratic_total_are_reported() {
 }
 
 #[test]
-fn moving_total_is_no_imprecision() {
+fn moving_total_is_not_reported_as_imprecise() {
     let mut walk = ListWalk::new(0, 100);
     for (number, total) in [(1, 150), (2, 149)] {
         let rows = if number == 1 { 100 } else { 49 };
@@ -159,7 +159,7 @@ fn moving_total_is_no_imprecision() {
 }
 
 #[test]
-fn list_is_read_again_only_where_that_may_help() {
+fn list_is_read_again_only_if_that_may_help() {
     let over = RoundResult {
         round: 1,
         seen: 282,
@@ -189,7 +189,7 @@ fn list_is_read_again_only_where_that_may_help() {
 }
 
 #[test]
-fn turn_prints_one_sentence() {
+fn walk_step_prints_one_sentence() {
     assert_eq!(WalkStep::Read(3).to_string(), "read page 3");
     assert_eq!(WalkStep::End(WalkEnd::NoSuchPage).to_string(), "end of the list: the API has no such page");
 }

@@ -20,7 +20,7 @@ fn took(customer: PushedCustomer) -> Result<PushAnswer, PushError> {
 }
 
 #[test]
-fn effect_is_known_by_the_answer_or_by_one_more_read() {
+fn effect_is_known_by_the_answer_or_by_another_read() {
     let (update, delete) = (update(json!({"email": "b"})), json!({"op": "delete", "customer_id": "c"}));
     let (with_id, without_id) = (unreadable(r#"{"id": "c"}"#), unreadable("[]"));
     let shown = || PushedCustomer::Shown(customer(json!({"email": "b"})));
@@ -60,23 +60,28 @@ fn effect_is_known_by_the_answer_or_by_one_more_read() {
 }
 
 #[test]
-fn failed_push_waits_with_an_outcome_that_is_known_only_where_nothing_was_done() {
+fn failed_push_waits_and_its_outcome_is_known_only_if_nothing_was_done() {
     let unreachable =
         || ErrorCause::Unreachable { stage: RequestStage::Connection, why: "refused".to_owned() };
     let cases = [
         (BytesSent::None, unreachable(), OutcomeStatus::Known, Obstacle::None),
         (BytesSent::Maybe, unreachable(), OutcomeStatus::Unknown, Obstacle::None),
-        (BytesSent::Maybe, ErrorCause::Unexpected(told(500)), OutcomeStatus::Unknown, Obstacle::None),
-        (BytesSent::Maybe, ErrorCause::KeyRefused(told(401)), OutcomeStatus::Known, Obstacle::KeyRefused),
+        (BytesSent::Maybe, ErrorCause::Unexpected(api_error(500)), OutcomeStatus::Unknown, Obstacle::None),
         (
             BytesSent::Maybe,
-            ErrorCause::Throttled(told(429)),
+            ErrorCause::KeyRefused(api_error(401)),
+            OutcomeStatus::Known,
+            Obstacle::KeyRefused,
+        ),
+        (
+            BytesSent::Maybe,
+            ErrorCause::Throttled(api_error(429)),
             OutcomeStatus::Known,
             Obstacle::Throttled { until: None },
         ),
         (
             BytesSent::Maybe,
-            ErrorCause::Throttled(told(503)),
+            ErrorCause::Throttled(api_error(503)),
             OutcomeStatus::Unknown,
             Obstacle::Throttled { until: None },
         ),
@@ -88,7 +93,7 @@ fn failed_push_waits_with_an_outcome_that_is_known_only_where_nothing_was_done()
         assert_eq!(later.at.is_none(), obstacle == Obstacle::KeyRefused, "{cause}");
     }
     let retry_after = Some(Duration::from_secs(600));
-    let asked_to_wait = RemoteError { retry_after, ..error(ErrorCause::Unexpected(told(500))) };
+    let asked_to_wait = RemoteError { retry_after, ..error(ErrorCause::Unexpected(api_error(500))) };
     let answer = Err(PushError { error: asked_to_wait, bytes_sent: BytesSent::Maybe });
     let mut facts = answered(create(), OutcomeStatus::Known, answer);
     facts.throttled_until = Some(began());
@@ -99,36 +104,44 @@ fn failed_push_waits_with_an_outcome_that_is_known_only_where_nothing_was_done()
 
 #[test]
 fn refusal_rejects_and_a_missing_customer_is_an_outcome_of_its_own() {
-    let rejected =
-        answered(create(), OutcomeStatus::Known, failed(BytesSent::Maybe, ErrorCause::Rejected(told(422))));
+    let rejected = answered(
+        create(),
+        OutcomeStatus::Known,
+        failed(BytesSent::Maybe, ErrorCause::Rejected(api_error(422))),
+    );
     assert_eq!(planned(&rejected), "reject: HTTP 422");
     let update = update(json!({"email": "b"}));
-    let missing = answered(update, OutcomeStatus::Known, Ok(PushAnswer::NotFound { error: told(404) }));
+    let missing = answered(update, OutcomeStatus::Known, Ok(PushAnswer::NotFound { error: api_error(404) }));
     assert_eq!(planned(&missing), "the customer does not exist: HTTP 404");
 }
 
 #[test]
-fn forbidden_push_is_rejected_only_where_the_list_is_answered() {
+fn forbidden_push_is_rejected_only_if_the_list_is_answered() {
     use OutcomeStatus::{Known, Unknown};
     let untrusted = RequestStage::Tls(CertificateFault::Untrusted);
     let accepted = || {
-        [Ok(()), Err(error(ErrorCause::Rejected(told(422)))), Err(error(ErrorCause::Unusable("why".into())))]
+        [
+            Ok(()),
+            Err(error(ErrorCause::Rejected(api_error(422)))),
+            Err(error(ErrorCause::Unusable("why".into()))),
+        ]
     };
-    let refused = || [Err(error(ErrorCause::KeyRefused(told(403))))];
+    let refused = || [Err(error(ErrorCause::KeyRefused(api_error(403))))];
     // An answer from in front of the API says nothing about the key.
     let unanswered = || {
         let causes = [
             ErrorCause::Unreachable { stage: untrusted, why: "why".into() },
             ErrorCause::Unreachable { stage: RequestStage::Answer, why: "why".into() },
             ErrorCause::Redirected { status: 307, to: None },
-            ErrorCause::Unexpected(told(503)),
-            ErrorCause::Throttled(told(429)),
+            ErrorCause::Unexpected(api_error(503)),
+            ErrorCause::Throttled(api_error(429)),
         ];
         causes.map(|cause| Err(error(cause)))
     };
     let update = || update(json!({"email": "b"}));
     let check = |intent: Value, outcome, checks: Vec<Result<(), RemoteError>>, expected| {
-        let mut facts = answered(intent, outcome, failed(BytesSent::Maybe, ErrorCause::Rejected(told(403))));
+        let mut facts =
+            answered(intent, outcome, failed(BytesSent::Maybe, ErrorCause::Rejected(api_error(403))));
         assert_plan(&facts, "request the list, to see whether the key is refused");
         for check in checks {
             facts.key_check = Some(check);
@@ -183,9 +196,9 @@ fn answer(facts: &mut AttemptFacts, step: AttemptStep, choice: u8) {
         AttemptStep::Send { push, .. } => {
             let answer = match choice % 5 {
                 0 => took(PushedCustomer::None),
-                1 => Ok(PushAnswer::NotFound { error: told(404) }),
-                2 => failed(BytesSent::Maybe, ErrorCause::Rejected(told(403))),
-                3 => failed(BytesSent::Maybe, ErrorCause::Unexpected(told(500))),
+                1 => Ok(PushAnswer::NotFound { error: api_error(404) }),
+                2 => failed(BytesSent::Maybe, ErrorCause::Rejected(api_error(403))),
+                3 => failed(BytesSent::Maybe, ErrorCause::Unexpected(api_error(500))),
                 _ => took(PushedCustomer::Shown(customer(json!({})))),
             };
             facts.add_answer(push, answer);
