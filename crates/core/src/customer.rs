@@ -45,7 +45,7 @@ impl CustomerId {
     }
 
     /// Whether the id can be one segment of a URL path. `.` and `..` cannot, however they are
-    /// encoded. The remote can never be asked about such an id, so nothing can be proven about it.
+    /// encoded. No request can be sent for such an id, so nothing can be proven about it.
     pub fn can_be_requested(&self) -> bool {
         !matches!(self.0.as_str(), "." | "..")
     }

@@ -39,7 +39,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             facts.server_time = self.remote.server_time();
             facts.throttled_until = self.remote.throttled_until();
             match next_step(facts) {
-                AttemptStep::AskServerTime => {
+                AttemptStep::RequestServerTime => {
                     facts.time_check = Some(self.request_list().await);
                     facts.now = self.moment();
                 }

@@ -141,7 +141,7 @@ fn only_named_fields_are_compared() {
     let theirs = theirs.as_object().unwrap();
     let mismatches = |expect: Value| {
         let expect = Expect::new(expect).unwrap();
-        expect.mismatches(theirs).into_iter().map(|surprise| surprise.field).collect::<Vec<_>>()
+        expect.mismatches(theirs).into_iter().map(|mismatch| mismatch.field).collect::<Vec<_>>()
     };
     assert_eq!(mismatches(json!({})), Vec::<String>::new());
     assert_eq!(

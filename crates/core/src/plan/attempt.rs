@@ -52,7 +52,7 @@ pub struct AttemptFacts {
     pub server_time: Option<Timestamp>,
     /// The time until which the API asks to wait.
     pub throttled_until: Option<Timestamp>,
-    /// The result of [`AttemptStep::AskServerTime`].
+    /// The result of [`AttemptStep::RequestServerTime`].
     pub time_check: Option<Result<(), RemoteError>>,
     /// The result of the last [`AttemptStep::ReadCustomer`]; `None` again after a push.
     pub reading: Option<CustomerRead>,
@@ -100,7 +100,7 @@ pub struct SentPush {
 #[derive(Clone, Debug)]
 pub enum AttemptStep {
     /// Send any request: its answer shows the server's time.
-    AskServerTime,
+    RequestServerTime,
     /// Request this customer.
     ReadCustomer(CustomerId),
     /// Find in the log when our last push of this customer settled, if a read requested at this
@@ -129,7 +129,7 @@ pub enum AttemptStep {
 impl fmt::Display for AttemptStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AskServerTime => f.write_str("ask the API for its time"),
+            Self::RequestServerTime => f.write_str("request the server's time"),
             Self::ReadCustomer(id) => write!(f, "read customer {id}"),
             Self::FindLastPush(id, _) => write!(f, "find the last push of customer {id} in the log"),
             Self::LookForCustomer(query) => {
@@ -271,7 +271,7 @@ fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<AttemptStep>
 fn server_time(facts: &AttemptFacts) -> Option<AttemptStep> {
     match (&facts.server_time, &facts.time_check) {
         (Some(_), _) | (None, Some(Ok(()))) => None,
-        (None, None) => Some(AttemptStep::AskServerTime),
+        (None, None) => Some(AttemptStep::RequestServerTime),
         (None, Some(Err(error))) => Some(retry(facts.after_error(error, OutcomeStatus::Known))),
     }
 }
@@ -365,7 +365,7 @@ fn compare(
 
 /// Parks a conflict with the expected, the current and the requested values.
 fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Intent) -> AttemptStep {
-    let fields: Vec<&str> = mismatches.iter().map(|surprise| surprise.field.as_str()).collect();
+    let fields: Vec<&str> = mismatches.iter().map(|mismatch| mismatch.field.as_str()).collect();
     let base = intent.expect.as_ref().map(|expect| expect.fields().clone());
     let ours = match &intent.op {
         IntentOp::Update(_, body) => Value::Object(body.without_token()),

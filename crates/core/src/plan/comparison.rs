@@ -143,9 +143,9 @@ mod tests {
 
     #[test]
     fn null_source_means_none_only_in_a_whole_list_that_shows_sources() {
-        let judged = [(true, true), (true, false), (false, true), (false, false)];
-        let judged = judged.map(|(read_whole, any_shown)| may_be_nulled(read_whole, any_shown));
-        assert_eq!(judged, [true, false, false, false]);
+        let results = [(true, true), (true, false), (false, true), (false, false)];
+        let results = results.map(|(read_whole, any_shown)| may_be_nulled(read_whole, any_shown));
+        assert_eq!(results, [true, false, false, false]);
     }
 
     #[test]

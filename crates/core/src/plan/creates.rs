@@ -28,8 +28,8 @@ pub fn window_from(ours: Option<Timestamp>, server: Timestamp) -> Timestamp {
 /// because the API may change them.
 pub fn has_same_email(wanted: &IntentBody, customer: &Customer) -> bool {
     let plain = |email: &str| email.trim().to_lowercase();
-    let asked = wanted.fields().get("email").and_then(Value::as_str).map(plain);
-    asked == customer.email().map(plain)
+    let requested = wanted.fields().get("email").and_then(Value::as_str).map(plain);
+    requested == customer.email().map(plain)
 }
 
 /// Whether the customer carries this intent's id under the metadata key `tag`.
@@ -67,9 +67,9 @@ impl CreateMatcher {
         if let Some(tag) = &self.tag {
             return has_tag(tag, &self.id, customer);
         }
-        let asked = given_metadata(self.body.fields());
+        let requested = given_metadata(self.body.fields());
         let theirs = given_metadata(customer.fields());
-        let holds_metadata = asked.iter().all(|(key, value)| theirs.get(key) == Some(value));
+        let holds_metadata = requested.iter().all(|(key, value)| theirs.get(key) == Some(value));
         match self.mode {
             // A create without payment details makes a customer without a source. With payment
             // details the source proves nothing, because the API may hide it.
@@ -77,7 +77,9 @@ impl CreateMatcher {
                 let source_fits = self.body.token().is_some() || customer.source().is_none();
                 has_same_email(&self.body, customer) && holds_metadata && source_fits
             }
-            MatchMode::Any => has_same_email(&self.body, customer) || (!asked.is_empty() && holds_metadata),
+            MatchMode::Any => {
+                has_same_email(&self.body, customer) || (!requested.is_empty() && holds_metadata)
+            }
         }
     }
 }
@@ -167,7 +169,7 @@ pub fn conclude<'a>(evidence: CreateEvidence<'a>) -> CreateConclusion<'a> {
         (None, Candidates::One(id, CandidateState::Listed(customer))) => {
             if !equals_request(&wanted.body, customer.fields()) {
                 CreateConclusion::Unclear(format!(
-                    "{id}, a customer that was created since, is not exactly what was asked for"
+                    "{id}, a customer that was created since, differs from the request"
                 ))
             } else if has_twin {
                 CreateConclusion::Unclear(
@@ -269,8 +271,7 @@ mod tests {
                 customer("c", "a@example.com", json!({"n": "1", "m": "2"})),
             ] {
                 assert!(
-                    found(one(CandidateState::Listed(other)), false)
-                        .contains("is not exactly what was asked for")
+                    found(one(CandidateState::Listed(other)), false).contains("differs from the request")
                 );
             }
         }

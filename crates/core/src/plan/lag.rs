@@ -113,7 +113,7 @@ mod tests {
         RecentChange { kind, origin, at: at(second), replaced }
     }
 
-    fn judged(email: &str, second: i64, history: &[RecentChange]) -> Option<DeferredRead> {
+    fn checked(email: &str, second: i64, history: &[RecentChange]) -> Option<DeferredRead> {
         check(
             DifferingRead { shown: &customer(email), requested_at: at(second), reason: ReadReason::Pass },
             history,
@@ -135,12 +135,12 @@ mod tests {
                 lag: Some(SignedDuration::from_secs(lag)),
             })
         };
-        assert_eq!(judged("two", 104, &history), deferred(220, 4));
-        assert_eq!(judged("one", 104, &history), deferred(170, 54));
-        assert_eq!(judged("two", 220, &history), deferred(220, 120));
-        assert_eq!(judged("two", 221, &history), None, "the time has passed");
-        assert_eq!(judged("three", 104, &history), None, "news");
-        let asked_before = judged("two", 99, &history).unwrap();
+        assert_eq!(checked("two", 104, &history), deferred(220, 4));
+        assert_eq!(checked("one", 104, &history), deferred(170, 54));
+        assert_eq!(checked("two", 220, &history), deferred(220, 120));
+        assert_eq!(checked("two", 221, &history), None, "the time has passed");
+        assert_eq!(checked("three", 104, &history), None, "a new state");
+        let asked_before = checked("two", 99, &history).unwrap();
         assert_eq!(asked_before, DeferredRead { until: at(220), is_replaced: true, lag: None });
     }
 
@@ -160,11 +160,11 @@ mod tests {
             [entry(ChangeKind::Deleted, Origin::Sweep, 100, Some("two"))],
         ] {
             assert_eq!(
-                judged("new", 219, &history),
+                checked("new", 219, &history),
                 Some(DeferredRead { until: at(220), is_replaced: false, lag: None }),
                 "{history:?}"
             );
-            assert_eq!(judged("new", 221, &history), None);
+            assert_eq!(checked("new", 221, &history), None);
         }
     }
 

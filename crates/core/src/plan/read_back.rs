@@ -20,7 +20,7 @@ pub enum UpdateEffect {
 
 /// Compares a customer before the update with the customer now.
 pub fn compare(
-    asked: &IntentBody,
+    requested: &IntentBody,
     before: Option<&Map<String, Value>>,
     now: &Map<String, Value>,
 ) -> UpdateEffect {
@@ -30,23 +30,24 @@ pub fn compare(
     let key = |fields: &Map<String, Value>, key: &str| {
         of(fields, "metadata").as_object().map_or(Value::Null, |metadata| of(metadata, key))
     };
-    let mut asked_before_now: Vec<(Value, Value, Value)> = Vec::new();
-    if let Some(email) = asked.fields().get("email") {
-        asked_before_now.push((email.clone(), of(before, "email"), of(now, "email")));
+    let mut requested_before_now: Vec<(Value, Value, Value)> = Vec::new();
+    if let Some(email) = requested.fields().get("email") {
+        requested_before_now.push((email.clone(), of(before, "email"), of(now, "email")));
     }
-    for (name, value) in asked.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
-        asked_before_now.push((value.clone(), key(before, name), key(now, name)));
+    for (name, value) in requested.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
+        requested_before_now.push((value.clone(), key(before, name), key(now, name)));
     }
-    let telling: Vec<_> = asked_before_now.into_iter().filter(|(asked, before, _)| asked != before).collect();
+    let differing: Vec<_> =
+        requested_before_now.into_iter().filter(|(requested, before, _)| requested != before).collect();
     // The API may show a source or hide it. Only a source that is shown both times and differs is
     // evidence.
     let (source_before, source_now) = (of(before, "source"), of(now, "source"));
     let new_source = !source_now.is_null() && !source_before.is_null() && source_before != source_now;
-    if telling.iter().any(|(asked, _, now)| asked == now) || (telling.is_empty() && new_source) {
+    if differing.iter().any(|(requested, _, now)| requested == now) || (differing.is_empty() && new_source) {
         return UpdateEffect::Applied;
     }
-    let is_unchanged = telling.iter().all(|(_, before, now)| before == now);
-    if is_unchanged && !telling.is_empty() && !new_source {
+    let is_unchanged = differing.iter().all(|(_, before, now)| before == now);
+    if is_unchanged && !differing.is_empty() && !new_source {
         UpdateEffect::NotApplied
     } else {
         UpdateEffect::Unclear
@@ -55,16 +56,16 @@ pub fn compare(
 
 /// Returns the requested values that the customer does not show, by field, such as `email` or
 /// `metadata.order_id`.
-pub fn not_applied(asked: &IntentBody, now: &Map<String, Value>) -> Map<String, Value> {
+pub fn not_applied(requested: &IntentBody, now: &Map<String, Value>) -> Map<String, Value> {
     let null = Value::Null;
     let mut missing = Map::new();
     if let Some(email) =
-        asked.fields().get("email").filter(|email| now.get("email").unwrap_or(&null) != *email)
+        requested.fields().get("email").filter(|email| now.get("email").unwrap_or(&null) != *email)
     {
         missing.insert("email".to_owned(), email.clone());
     }
     let theirs = now.get("metadata").and_then(Value::as_object);
-    for (key, value) in asked.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in requested.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
         if theirs.and_then(|theirs| theirs.get(key)).unwrap_or(&null) != value {
             missing.insert(format!("metadata.{key}"), value.clone());
         }
@@ -78,9 +79,9 @@ mod tests {
 
     use super::*;
 
-    fn effect(asked: Value, before: Value, now: Value) -> UpdateEffect {
+    fn effect(requested: Value, before: Value, now: Value) -> UpdateEffect {
         let Value::Object(now) = now else { panic!("an object") };
-        compare(&IntentBody::new(asked).unwrap(), before.as_object(), &now)
+        compare(&IntentBody::new(requested).unwrap(), before.as_object(), &now)
     }
 
     #[test]
@@ -114,10 +115,10 @@ mod tests {
                 UpdateEffect::Unclear,
             ),
         ];
-        for (mut asked, before, now, expected) in cases {
-            asked["payment_details"] = json!("tok_1");
-            let got = effect(asked.clone(), before.clone(), now.clone());
-            assert_eq!(got, expected, "{asked} {before} {now}");
+        for (mut requested, before, now, expected) in cases {
+            requested["payment_details"] = json!("tok_1");
+            let got = effect(requested.clone(), before.clone(), now.clone());
+            assert_eq!(got, expected, "{requested} {before} {now}");
         }
         let unknown_before = compare(
             &IntentBody::new(json!({"email": "b"})).unwrap(),
@@ -129,7 +130,8 @@ mod tests {
 
     #[test]
     fn fields_that_the_customer_does_not_show_are_named() {
-        let asked = json!({"email": "b", "metadata": {"k": "1", "gone": null}, "payment_details": "tok_1"});
+        let requested =
+            json!({"email": "b", "metadata": {"k": "1", "gone": null}, "payment_details": "tok_1"});
         let cases = [
             (json!({"email": "b", "metadata": {"k": "1"}}), json!({})),
             (
@@ -139,7 +141,7 @@ mod tests {
             (json!({"metadata": null}), json!({"email": "b", "metadata.k": "1"})),
         ];
         for (now, missing) in cases {
-            let body = IntentBody::new(asked.clone()).unwrap();
+            let body = IntentBody::new(requested.clone()).unwrap();
             assert_eq!(Value::Object(not_applied(&body, now.as_object().unwrap())), missing, "{now}");
         }
     }

@@ -105,7 +105,7 @@ fn decide(
     let candidates = match result.candidates.as_slice() {
         [] => Candidates::None,
         [one] => match candidate_state(facts, query, &result.window, one) {
-            Ok(place) => Candidates::One(one.clone(), place),
+            Ok(state) => Candidates::One(one.clone(), state),
             Err(AttemptStep::Finish(_)) if query.trust == KeyTrust::Full => return None,
             Err(step) => return Some(step),
         },
@@ -151,8 +151,8 @@ fn candidate_state(
         Ok((_, customer)) => {
             let created = customer.created_at().and_then(time::read);
             let is_earlier = created.is_some_and(|created| created < query.from);
-            let place = if is_earlier { CandidateState::Earlier } else { CandidateState::Listed };
-            Ok(place(customer.clone()))
+            let state = if is_earlier { CandidateState::Earlier } else { CandidateState::Listed };
+            Ok(state(customer.clone()))
         }
         Err(None) => Ok(CandidateState::Gone),
         Err(Some(step)) => Err(step),

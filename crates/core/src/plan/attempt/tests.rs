@@ -108,7 +108,7 @@ fn first_attempt_of_a_create_commits_the_servers_time_before_it_sends() {
     facts.open.frozen.first_server_at = None;
     assert_plan(&facts, "commit the time of the first attempt");
     facts.server_time = None;
-    assert_plan(&facts, "ask the API for its time");
+    assert_plan(&facts, "request the server's time");
     facts.time_check = Some(Err(no_answer()));
     assert_plan(&facts, "try again at 2026-06-01T13:00:02Z: GET /customers page 1: no answer: reset");
     facts.time_check = Some(Ok(()));
@@ -249,7 +249,7 @@ fn create_with_an_unknown_outcome_is_looked_for_unless_its_key_alone_is_enough()
             _ => assert_plan(&facts, expected),
         }
         facts.server_time = None;
-        assert_plan(&facts, "ask the API for its time");
+        assert_plan(&facts, "request the server's time");
     }
 }
 

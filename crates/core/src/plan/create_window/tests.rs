@@ -50,13 +50,13 @@ type Answer = Result<Page, RemoteError>;
 fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<CreateWindow, WindowError>) {
     let query = query(trust);
     let mut reading = WindowReading::new(&query, 2);
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     for answer in answers.into_iter().cycle().take(20_000) {
         let PageQuery { page, per_page, created_from } = reading.query();
         assert_eq!(created_from, Some(query.from));
-        asked.push(format!("{page}/{per_page}"));
+        requested.push(format!("{page}/{per_page}"));
         if let Some(result) = reading.take(answer) {
-            return (asked, result);
+            return (requested, result);
         }
     }
     panic!("the reading does not end")
@@ -65,10 +65,13 @@ fn read(trust: KeyTrust, answers: Vec<Answer>) -> (Vec<String>, Result<CreateWin
 /// Checks the requested pages, what the window proves, and its candidates.
 #[track_caller]
 fn assert_read(answers: Vec<Answer>, pages: &str, coverage: WindowCoverage, candidates: &str) {
-    let (asked, window) = read(KeyTrust::Expired, answers);
+    let (requested, window) = read(KeyTrust::Expired, answers);
     let window = window.unwrap();
     let found: String = window.candidates.iter().map(|customer| customer.id().as_str()).collect();
-    assert_eq!((asked.join(" ").as_str(), window.coverage(), found.as_str()), (pages, coverage, candidates));
+    assert_eq!(
+        (requested.join(" ").as_str(), window.coverage(), found.as_str()),
+        (pages, coverage, candidates)
+    );
 }
 
 #[test]
@@ -83,8 +86,8 @@ fn window_is_read_until_two_readings_agree() {
     assert_read(growing, "1/2 1/2 2/2 1/2 2/2", WindowCoverage::Whole, "A");
     // No two readings in a row agree.
     let unsteady = vec![Ok(page("x", hints(1, 1))), Ok(page("y", hints(1, 1)))];
-    let (asked, window) = read(KeyTrust::Expired, unsteady);
-    assert_eq!(asked.join(" "), "1/2 1/2 1/2 1/2 1/2");
+    let (requested, window) = read(KeyTrust::Expired, unsteady);
+    assert_eq!(requested.join(" "), "1/2 1/2 1/2 1/2 1/2");
     assert!(matches!(window, Err(WindowError::Moving(why)) if why.contains("no two readings agreed")));
 }
 
@@ -155,19 +158,19 @@ fn older_customers_that_a_server_lists_anyway_are_not_candidates() {
 fn page_over_the_limit_is_read_in_smaller_pages_down_to_one_customer() {
     let one = Hints { per_page: Some(1), ..hints(2, 2) };
     let answers = vec![Err(too_large()), Ok(page("A", one)), Err(too_large()), Ok(page("", one))];
-    let (asked, window) = read(KeyTrust::Expired, answers);
-    assert_eq!(asked[..4], ["1/2", "1/1", "2/1", "3/1"]);
+    let (requested, window) = read(KeyTrust::Expired, answers);
+    assert_eq!(requested[..4], ["1/2", "1/1", "2/1", "3/1"]);
     assert_eq!(window.unwrap().coverage(), WindowCoverage::Partial);
-    let (asked, window) = read(KeyTrust::Expired, vec![Err(too_large())]);
-    assert_eq!(asked.len(), 102, "the first page, then a hundred customers and one more");
+    let (requested, window) = read(KeyTrust::Expired, vec![Err(too_large())]);
+    assert_eq!(requested.len(), 102, "the first page, then a hundred customers and one more");
     assert!(matches!(window, Err(WindowError::Remote(RemoteError { cause: ErrorCause::Unusable(_), .. }))));
 }
 
 #[test]
 fn page_after_the_last_may_be_a_404_and_any_other_failure_ends_the_reading() {
     let full = Ok(page("xy", Hints { per_page: Some(2), ..Hints::default() }));
-    let (asked, window) = read(KeyTrust::Expired, vec![full.clone(), Err(rejected(404, None))]);
-    assert_eq!((asked.join(" ").as_str(), window.is_ok()), ("1/2 2/2 1/2 2/2", true));
+    let (requested, window) = read(KeyTrust::Expired, vec![full.clone(), Err(rejected(404, None))]);
+    assert_eq!((requested.join(" ").as_str(), window.is_ok()), ("1/2 2/2 1/2 2/2", true));
     for failed in [rejected(404, None), rejected(422, None), error(ErrorCause::Unusable("why".to_owned()))] {
         let (_, window) = read(KeyTrust::Expired, vec![Err(failed.clone())]);
         assert_eq!(window.err(), Some(WindowError::Remote(failed)));
@@ -190,8 +193,8 @@ fn moving_list_is_read_five_times_and_only_once_under_a_trusted_key() {
     // The second page repeats a customer and shows a new one, and the total changed.
     let moving = || vec![Ok(page("xy", hints(4, 2))), Ok(page("yz", hints(5, 3)))];
     for (trust, pages) in [(KeyTrust::Full, 2), (KeyTrust::Doubtful, 10), (KeyTrust::Expired, 10)] {
-        let (asked, window) = read(trust, moving());
-        assert_eq!(asked.len(), pages, "{trust:?}");
+        let (requested, window) = read(trust, moving());
+        assert_eq!(requested.len(), pages, "{trust:?}");
         assert!(matches!(window, Err(WindowError::Moving(why)) if why.contains("the list keeps moving")));
     }
 }

@@ -174,7 +174,7 @@ fn answer(facts: &mut AttemptFacts, step: AttemptStep, choice: u8) {
         _ => Ok(CustomerAnswer::Found(customer(json!({"email": if choice < 128 { "a" } else { "b" }})))),
     };
     match step {
-        AttemptStep::AskServerTime => facts.time_check = Some(list()),
+        AttemptStep::RequestServerTime => facts.time_check = Some(list()),
         AttemptStep::CheckKey => facts.key_check = Some(list()),
         AttemptStep::ReadCustomer(_) => facts.reading = reading(shown()),
         AttemptStep::FindLastPush(..) => {
