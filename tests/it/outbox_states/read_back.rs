@@ -57,7 +57,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
     harness.drain().await;
     assert_eq!((harness.state("u"), harness.sandbox.world().updates()), ("parked".to_owned(), 1));
     assert!(
-        harness.of("u", "reason").contains("payment token can be used once"),
+        harness.of("u", "reason").contains("payment token can be used only once"),
         "{}",
         harness.of("u", "reason")
     );

@@ -195,7 +195,7 @@ impl Attention {
             }
             Self::LagExceeded { at, consistency_s } => write!(
                 f,
-                "reads may lag longer than inbound.consistency_s ({consistency_s} s), last seen at {at}: increase it"
+                "reads may lag longer than inbound.consistency_s ({consistency_s} s), last seen at {at}: raise it"
             ),
             _ => f.write_str(
                 "there may be more customers than are listed: ask KOMOJU, and see `komoju-sync doctor`",

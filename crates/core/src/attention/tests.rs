@@ -97,7 +97,7 @@ imprecise_list 0 | - | 1 customer is verified by a single request, 12 min ago
 imprecise_list 0 | - | imprecise: 2 customers are verified by single requests, the last 12 min ago
 long_unlisted 0 | - | 1 customer answers and was not listed for three sweeps: a
 long_unlisted 0 | - | 3 customers answer and were not listed for three sweeps: a (and 2 more)
-lag_exceeded 0 | - | reads may lag longer than inbound.consistency_s (120 s), last seen at T: increase it
+lag_exceeded 0 | - | reads may lag longer than inbound.consistency_s (120 s), last seen at T: raise it
 spool_blocked 0 | - | no file is taken: `chown root spool`
 stuck_file 0 | - | a.txt in outbound.spool_dir: it must end in .json
 refused_file 0 | - | a.json: rejected/a.json.error in outbound.spool_dir gives the reason; correct the file and drop it again, or remove both
