@@ -127,6 +127,6 @@ mod tests {
         assert_eq!(KeyMatch::new(&[Gone, Unreadable]), KeyMatch::Same);
         assert_eq!(KeyMatch::new(&[Gone, Gone]), KeyMatch::Other);
         assert_eq!(KeyMatch::new(&[Gone, Unclear, Gone]), KeyMatch::Unknown);
-        assert_eq!(KeyMatch::new(&[]), KeyMatch::Other, "no customer can vouch for it");
+        assert_eq!(KeyMatch::new(&[]), KeyMatch::Other, "no customer can prove the account");
     }
 }

@@ -306,7 +306,10 @@ mod tests {
         assert!(old.could_be(&customer("c", "a@example.com", json!({"n": "2"}))));
         assert!(!old.could_be(&customer("c", "b@example.com", json!({"n": "2"}))));
         let bare = wanted(IntentBody::new(json!({"email": "a@example.com"})).unwrap(), None, MatchMode::Any);
-        assert!(!bare.could_be(&customer("c", "b@example.com", json!({}))), "no metadata is no likeness");
+        assert!(
+            !bare.could_be(&customer("c", "b@example.com", json!({}))),
+            "missing metadata is not a match"
+        );
         for mode in [MatchMode::All, MatchMode::Any] {
             let tagged = wanted(body(), Some("ref"), mode);
             assert!(tagged.could_be(&customer("c", "x", json!({"ref": "i1"}))));

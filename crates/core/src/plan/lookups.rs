@@ -84,7 +84,7 @@ mod tests {
     fn budget_ends_with_its_requests_or_with_unclear_answers_since_it_was_limited() {
         let mut budget = LookupBudget::unlimited(PassKind::Sweep);
         (0..MOST_UNCLEAR * 2).for_each(|_| budget.spend(false));
-        assert!(budget.may_request(), "an approval has no bound here");
+        assert!(budget.may_request(), "an approval has no limit");
         budget.limit(0);
         (1..MOST_UNCLEAR).for_each(|_| budget.spend(false));
         assert!(budget.may_request());

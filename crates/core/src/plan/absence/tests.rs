@@ -173,7 +173,11 @@ fn unclear_answer_requests_a_canary_at_once_and_leaves_its_customer_unverified()
     let mut api = Api::new(&answers);
     let findings = api.drive(sweep(1..=3, 10, DeletePolicy::Record));
     assert_eq!((api.recorded.as_slice(), findings.unverified), ([2, 3].as_slice(), 1));
-    assert_eq!(api.canaries_requested, ["a", "b"], "does anything answer? and then for the two");
+    assert_eq!(
+        api.canaries_requested,
+        ["a", "b"],
+        "one canary after the unclear answer, one for the two deletions"
+    );
 
     // If nothing answers, the rest is not requested.
     let mut api = Api::new(&answers);
@@ -195,7 +199,11 @@ fn suspects_are_verified_without_a_canary_if_one_of_them_exists() {
     let findings = api.drive(sweep(1..=4, 10, DeletePolicy::Record));
     assert_eq!(api.requested, [1, 2, 3, 4]);
     assert_eq!(findings.held, [(vec![3], HoldReason::Unproven)]);
-    assert_eq!((findings.unverified, api.canaries_requested.len()), (1, 3), "not asked again for row 3");
+    assert_eq!(
+        (findings.unverified, api.canaries_requested.len()),
+        (1, 3),
+        "no canary is requested again for row 3"
+    );
 }
 
 #[test]
@@ -247,9 +255,9 @@ fn existing_customer_in_the_sample_shows_an_imprecise_list_and_gone_ones_are_fir
     let findings = api.drive(sweep(1..=30, 10, DeletePolicy::Record));
     assert_eq!(api.steps[20], "note that the list leaves out customers that exist");
     let gone: Vec<i64> = (1..=20).filter(|row| *row != 5).collect();
-    assert_eq!(api.requested[20..39], gone, "gone ones first, and row 5 not again");
+    assert_eq!(api.requested[20..39], gone, "gone ones are first, and row 5 is not requested again");
     assert_eq!(api.requested[39..], (21..=30).collect::<Vec<_>>());
-    assert_eq!(api.recorded, gone[..7], "as far as the day's room goes");
+    assert_eq!(api.recorded, gone[..7], "as many as the day's limit allows");
     assert_eq!(findings.held, [(gone[7..].to_vec(), HoldReason::TooMany)]);
 }
 

@@ -84,7 +84,7 @@ fn barren_page_does_not_end_a_walk_that_misses_a_live_customer() {
         let (_, _, report) = walk(Hints::default(), 131, &list);
         (7, WalkEnd::BarrenPages, report)
     });
-    assert_eq!(walk(Hints::default(), 100, &list).0, 2, "what is not known cannot be missed");
+    assert_eq!(walk(Hints::default(), 100, &list).0, 2, "no live customer is known, so none is missing");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn pages_that_repeat_customers_end_a_walk_and_a_repeated_first_page_is_reported(
     let mut hints = exact(250, 100);
     hints.last_page = Some(3);
     let pages = [(100, 100), (100, 0), (100, 0), (100, 0), (100, 0)];
-    assert_eq!(walk(hints, 101, &pages).0, 4, "where a live customer was not seen");
+    assert_eq!(walk(hints, 101, &pages).0, 4, "a live customer was not seen");
     let (read, end, report) = walk(hints, 0, &pages);
     assert_eq!((read, end, report.ignores_page), (3, WalkEnd::Barren, true));
     let (.., report) = walk(exact(100, 100), 0, &[(100, 100), (100, 0)]);
@@ -104,7 +104,11 @@ fn walk_of_an_endless_list_ends() {
     let endless = vec![(100, 100); 200];
     let (read, end, report) = walk(exact(250, 100), 0, &endless);
     assert_eq!((read, end, report.grows), (26, WalkEnd::Growing, true));
-    assert_eq!(walk(exact(250, 100), 4000, &endless).0, 100, "as many as are known are read in any case");
+    assert_eq!(
+        walk(exact(250, 100), 4000, &endless).0,
+        100,
+        "the known number of customers is read in any case"
+    );
 }
 
 #[test]
