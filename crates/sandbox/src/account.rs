@@ -28,20 +28,20 @@ pub(crate) use state::{Customers, ListView, Reveal};
 
 /// One account. Its customers are listed newest first, unless a reading says otherwise.
 #[derive(Debug)]
-pub struct Account {
+pub struct SandboxAccount {
     state: Customers,
     rng: ChaCha8Rng,
     pub(crate) events: EventLog,
     /// The payment tokens that have been used.
     pub(crate) tokens: HashSet<String>,
-    /// The time of the last [`Account::tick`], by the sandbox's clock.
+    /// The time of the last [`SandboxAccount::tick`], by the sandbox's clock.
     now: Timestamp,
     /// The copies that lag, for lists and for show; none where reads do not lag.
     list_replica: Option<Box<Replica>>,
     show_replica: Option<Box<Replica>>,
 }
 
-impl Account {
+impl SandboxAccount {
     /// Returns an account with seeded customers. `number` distinguishes accounts with the same
     /// seed.
     pub(crate) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
@@ -238,8 +238,8 @@ mod tests {
         "2026-06-01T00:00:00Z".parse().unwrap()
     }
 
-    fn account(customers: u32) -> Account {
-        Account::new(1, 0, customers, now())
+    fn account(customers: u32) -> SandboxAccount {
+        SandboxAccount::new(1, 0, customers, now())
     }
 
     #[test]

@@ -12,17 +12,17 @@ use axum::routing::{self, get, post};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::answer::Answer;
-use crate::outcome::Outcome;
+use crate::api::answer::ApiAnswer;
+use crate::outcome::RequestOutcome;
 use crate::request::{Id, Request};
-use crate::server::Server;
+use crate::server::SandboxServer;
 use crate::world::World;
 
 mod answered;
 mod customers;
 mod settings;
 
-use answered::{Answered, BASE, nothing_here};
+use answered::{BASE, ControlAnswer, nothing_here};
 use customers::{create, delete, delete_all, list, restore, show, update};
 use settings::{
     add_account, clear_faults, clear_requests, clock, faults, inject, latency, patch_readings, readings,
@@ -67,7 +67,7 @@ const HELP: &[(&str, &str, &str)] = &[
 ];
 
 /// Returns the routes below [`BASE`].
-pub(crate) fn routes() -> Router<Arc<Server>> {
+pub(crate) fn routes() -> Router<Arc<SandboxServer>> {
     let routes = Router::new()
         .route("/", get(all(help)))
         .route("/customers", get(all(list)).post(all(create)).delete(all(delete_all)))
@@ -90,38 +90,39 @@ pub(crate) fn routes() -> Router<Arc<Server>> {
 
 /// Returns the handler for a call without an id.
 fn all(
-    call: fn(&mut World, &Request) -> Answered,
-) -> impl Fn(State<Arc<Server>>, Request) -> Ready<Outcome> + Clone + Send + Sync + 'static {
+    call: fn(&mut World, &Request) -> ControlAnswer,
+) -> impl Fn(State<Arc<SandboxServer>>, Request) -> Ready<RequestOutcome> + Clone + Send + Sync + 'static {
     move |State(server), request| {
         let mut world = server.world();
         // The router passes a HEAD to the handler of GET, but there are no HEAD calls.
         let head = request.method == Method::HEAD;
         let answer = if head { nothing_here(&mut world, &request) } else { call(&mut world, &request) };
-        ready(Outcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
+        ready(RequestOutcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
     }
 }
 
 /// Returns the handler for a call with an id.
 fn one(
-    call: fn(&mut World, &Request, &str) -> Answered,
-) -> impl Fn(State<Arc<Server>>, Id, Request) -> Ready<Outcome> + Clone + Send + Sync + 'static {
+    call: fn(&mut World, &Request, &str) -> ControlAnswer,
+) -> impl Fn(State<Arc<SandboxServer>>, Id, Request) -> Ready<RequestOutcome> + Clone + Send + Sync + 'static
+{
     move |State(server), id, request| {
         let mut world = server.world();
         let answer = match id {
             Ok(Path(id)) if request.method != Method::HEAD => call(&mut world, &request, &id),
             _ => nothing_here(&mut world, &request),
         };
-        ready(Outcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
+        ready(RequestOutcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
     }
 }
 
 /// Returns the help page.
-fn help(_: &mut World, _: &Request) -> Answered {
+fn help(_: &mut World, _: &Request) -> ControlAnswer {
     let calls: Vec<Value> = HELP
         .iter()
         .map(|(method, path, does)| json!({"method": method, "path": format!("{BASE}{path}"), "does": does}))
         .collect();
-    Ok(Answer::ok(&json!({
+    Ok(ApiAnswer::ok(&json!({
         "about": "A local KOMOJU for tests. The API itself is below /api/v1.",
         "calls": calls,
         "accounts": "?key=KEY selects another account in calls about customers.",
@@ -138,24 +139,24 @@ mod tests {
     use crate::faults::Fault;
     use crate::options::Options;
 
-    async fn ask(server: &Arc<Server>, method: &str, path: &str, body: &str) -> (u16, Value) {
+    async fn ask(server: &Arc<SandboxServer>, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = hyper::Request::builder().method(method).uri(format!("{BASE}{path}"));
         let request = request.body(Body::from(body.to_owned())).unwrap();
         let router = TowerToHyperService::new(routes().with_state(Arc::clone(server)));
         let Ok(response) = router.call(request).await;
-        let Outcome::Answer { answer, .. } = Outcome::of(response) else {
+        let RequestOutcome::Answer { answer, .. } = RequestOutcome::of(response) else {
             panic!("{method} {path} is not answered");
         };
         (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap())
     }
 
-    fn server() -> Arc<Server> {
+    fn server() -> Arc<SandboxServer> {
         let world = World::new(&Options {
             customers: 3,
             now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
             ..Options::default()
         });
-        Arc::new(Server::new(world, false))
+        Arc::new(SandboxServer::new(world, false))
     }
 
     #[tokio::test]
@@ -163,7 +164,7 @@ mod tests {
         for &(method, path, does) in HELP {
             let server = server();
             let id = server.world().ids()[0].clone();
-            let fault = server.world().inject(Fault::new(crate::faults::Effect::EmptyList));
+            let fault = server.world().inject(Fault::new(crate::faults::FaultEffect::EmptyList));
             if (method, path) == ("POST", "/customers/{id}") {
                 server.world().delete(&id);
             }

@@ -6,10 +6,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use komoju_sandbox::{Call, Effect, Fault, Options, Sandbox};
+//! use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Options, Sandbox};
 //!
 //! let sandbox = Sandbox::start(Options::default()).await?;
-//! let fault = Fault::new(Effect::status(503)).call(Call::List).page(2).once();
+//! let fault = Fault::new(FaultEffect::status(503)).call(FaultedCall::List).page(2).once();
 //! let fault = sandbox.world().inject(fault);
 //! // … point a client at sandbox.base_url() with sandbox.key() …
 //! assert_eq!(sandbox.world().fired(fault), 1);
@@ -67,10 +67,11 @@ mod world;
 /// The switches for everything that KOMOJU does not document.
 pub mod readings;
 
-pub use account::Account;
+pub use account::SandboxAccount;
 pub use api::keys::{KeyRefusal, OldKey};
 pub use faults::{
-    Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, RedirectTarget, Region, Work,
+    Drift, Echo, Ending, Fault, FaultEffect, FaultId, FaultedCall, FaultedWork, Match, Payload,
+    RedirectTarget, Region,
 };
 pub use log::LoggedRequest;
 pub use options::{Options, SandboxError};
@@ -78,12 +79,12 @@ pub use readings::{Readings, Repeated};
 pub use server::WorldGuard;
 pub use world::World;
 
-use server::{Server, connection};
+use server::{SandboxServer, connection};
 
 /// A running sandbox. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Sandbox {
-    server: Arc<Server>,
+    server: Arc<SandboxServer>,
     address: SocketAddr,
     key: String,
 }
@@ -98,7 +99,7 @@ impl Sandbox {
         let cannot = |source| SandboxError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let server = Arc::new(Server::new(World::new(&options), options.frozen_lists));
+        let server = Arc::new(SandboxServer::new(World::new(&options), options.frozen_lists));
         server.tasks.spawn(connection::listen(Arc::clone(&server), listener));
         Ok(Self { server, address, key: options.key })
     }

@@ -8,13 +8,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::account::ordered::Ordered;
-use crate::account::{Account, Reveal};
+use crate::account::{Reveal, SandboxAccount};
 use crate::api::Counts;
-use crate::api::idempotency::Store;
+use crate::api::idempotency::IdempotencyStore;
 use crate::api::keys::{KeyRefusal, Keys, OldKey};
-use crate::clock::Clock;
+use crate::clock::SandboxClock;
 use crate::faults::{ArmedFault, Fault, FaultId, Faults};
-use crate::limit::Limiter;
+use crate::limit::FirewallLimiter;
 use crate::log::{Log, LoggedRequest};
 use crate::options::Options;
 use crate::readings::{Locale, Readings, Source};
@@ -28,15 +28,15 @@ mod trickle;
 pub struct World {
     pub(crate) readings: Readings,
     /// The default account first.
-    pub(crate) accounts: Vec<Account>,
+    pub(crate) accounts: Vec<SandboxAccount>,
     pub(crate) counts: Counts,
     pub(crate) log: Log,
-    clock: Clock,
+    clock: SandboxClock,
     key: String,
     keys: Keys,
     faults: Faults,
-    limiter: Limiter,
-    idempotency: Store,
+    limiter: FirewallLimiter,
+    idempotency: IdempotencyStore,
     latency: Duration,
     /// Counts the changes for which [`Sandbox::until`](crate::Sandbox::until) waits.
     changes: watch::Sender<u64>,
@@ -45,8 +45,8 @@ pub struct World {
 impl World {
     /// Returns the state of a sandbox with these options.
     pub(crate) fn new(options: &Options) -> Self {
-        let clock = Clock::new(options.now);
-        let account = Account::new(options.seed, 0, options.customers, clock.now());
+        let clock = SandboxClock::new(options.now);
+        let account = SandboxAccount::new(options.seed, 0, options.customers, clock.now());
         let mut keys = Keys::default();
         keys.add(&options.key, 0);
         Self {
@@ -58,8 +58,8 @@ impl World {
             key: options.key.clone(),
             keys,
             faults: Faults::default(),
-            limiter: Limiter::default(),
-            idempotency: Store::default(),
+            limiter: FirewallLimiter::default(),
+            idempotency: IdempotencyStore::default(),
             latency: options.latency,
             changes: watch::Sender::new(0),
         }
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Creates a customer and returns its id; see [`Account::create`].
+    /// Creates a customer and returns its id; see [`SandboxAccount::create`].
     pub fn create(&mut self, fields: Value) -> String {
         let now = self.now();
         self.tick(0).create(now, fields)
@@ -127,7 +127,7 @@ impl World {
         self.tick(0).restore(id)
     }
 
-    /// Stores any JSON value as a customer; see [`Account::put_raw`].
+    /// Stores any JSON value as a customer; see [`SandboxAccount::put_raw`].
     pub fn put_raw(&mut self, customer: Value) {
         let now = self.now();
         self.tick(0).put_raw(now, customer);
@@ -139,14 +139,14 @@ impl World {
     }
 
     /// Returns the account of a key.
-    pub fn account(&mut self, key: &str) -> Option<&mut Account> {
+    pub fn account(&mut self, key: &str) -> Option<&mut SandboxAccount> {
         let number = self.keys.account(key)?;
         Some(self.tick(number))
     }
 
     /// Returns an account after passing it the time and the lags. Call this before each change of
     /// an account; otherwise its replicas would miss the change.
-    pub(crate) fn tick(&mut self, account: usize) -> &mut Account {
+    pub(crate) fn tick(&mut self, account: usize) -> &mut SandboxAccount {
         let now = self.now();
         let account = &mut self.accounts[account];
         account.tick(now, self.readings.list_lag_s, self.readings.show_lag_s);
@@ -156,7 +156,7 @@ impl World {
     /// Adds an account. Even with the same seed it shares no customer with another account.
     pub fn add_account(&mut self, key: &str, seed: u64, customers: u32) {
         let number = self.accounts.len();
-        self.accounts.push(Account::new(seed, number as u64, customers, self.now()));
+        self.accounts.push(SandboxAccount::new(seed, number as u64, customers, self.now()));
         self.keys.add(key, number);
     }
 

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use crate::account::{Customers, ListView};
-use crate::api::list::query::Window;
+use crate::api::list::query::PageWindow;
 use crate::random;
 use crate::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
 
@@ -50,7 +50,7 @@ impl Draws {
 pub(crate) fn rows(
     state: &Customers,
     view: &ListView,
-    window: &Window,
+    window: &PageWindow,
     readings: &Readings,
     draws: Draws,
 ) -> Vec<u32> {
@@ -83,7 +83,7 @@ pub(crate) fn rows(
 /// Sets `total` and `last_page` of the envelope.
 pub(crate) fn envelope(
     envelope: &mut Map<String, Value>,
-    window: &Window,
+    window: &PageWindow,
     readings: &Readings,
     draws: Draws,
 ) {
