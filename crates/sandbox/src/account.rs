@@ -12,15 +12,17 @@ use serde_json::{Map, Value};
 
 use crate::population::{Card, Population, rfc3339};
 use crate::random;
-use crate::readings::Order;
-use events::{EventKind, EventLog};
+use crate::readings::{Order, Readings};
+use events::{CREATED, DELETED, EventLog, UPDATED};
 
+mod emit;
 pub(crate) mod events;
 mod index;
 pub(crate) mod ordered;
 mod replica;
 mod state;
 
+pub use emit::EventIds;
 pub(crate) use index::ListEnd;
 use replica::Replica;
 use state::Change;
@@ -36,6 +38,8 @@ pub struct SandboxAccount {
     pub(crate) tokens: HashSet<String>,
     /// The time of the last [`SandboxAccount::tick`], by the sandbox's clock.
     now: Timestamp,
+    /// The readings of that time.
+    readings: Readings,
     /// The copies that lag, for lists and for show; none where reads do not lag.
     list_replica: Option<Box<Replica>>,
     show_replica: Option<Box<Replica>>,
@@ -51,17 +55,19 @@ impl SandboxAccount {
             events: EventLog::new(population.salt()),
             tokens: HashSet::new(),
             now,
+            readings: Readings::default(),
             list_replica: None,
             show_replica: None,
             state: Customers::new(population, customers),
         }
     }
 
-    /// Sets the time of the next changes, and by how many seconds reads lag behind them.
-    pub(crate) fn tick(&mut self, now: Timestamp, list_lag_s: u64, show_lag_s: u64) {
+    /// Sets the time of the next changes, and the readings that apply to them.
+    pub(crate) fn tick(&mut self, now: Timestamp, readings: &Readings) {
         self.now = now;
-        Replica::keep(&mut self.list_replica, list_lag_s, &self.state, now);
-        Replica::keep(&mut self.show_replica, show_lag_s, &self.state, now);
+        self.readings = readings.clone();
+        Replica::keep(&mut self.list_replica, readings.list_lag_s, &self.state, now);
+        Replica::keep(&mut self.show_replica, readings.show_lag_s, &self.state, now);
     }
 
     /// Returns the customers for a list. `lagging` selects the copy that lags, if there is one.
@@ -162,7 +168,7 @@ impl SandboxAccount {
             return false;
         };
         self.change(Change::Delete { row });
-        self.events.record(now, EventKind::Deleted, body);
+        self.record(now, DELETED, body);
         true
     }
 
@@ -184,11 +190,11 @@ impl SandboxAccount {
     pub fn put_raw(&mut self, now: Timestamp, body: Value) {
         let id = body.get("id").and_then(Value::as_str);
         let kind = match id.and_then(|id| self.state.row(id)) {
-            Some(_) => EventKind::Updated,
-            None => EventKind::Created,
+            Some(_) => UPDATED,
+            None => CREATED,
         };
         self.change(Change::Put { now, body: body.clone() });
-        self.events.record(now, kind, body);
+        self.record(now, kind, body);
     }
 
     /// Deletes every customer at once, without events.

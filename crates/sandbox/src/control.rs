@@ -20,10 +20,12 @@ use crate::world::World;
 
 mod answered;
 mod customers;
+mod events;
 mod settings;
 
 use answered::{BASE, ControlAnswer, nothing_here};
 use customers::{create, delete, delete_all, list, restore, show, update};
+use events::{emit, events};
 use settings::{
     add_account, clear_faults, clear_requests, clock, faults, inject, latency, patch_readings, readings,
     refuse_key, remove_fault, requests, rotate_key, set_clock, set_latency, stats, trickle,
@@ -39,6 +41,12 @@ const HELP: &[(&str, &str, &str)] = &[
     ("PATCH", "/customers/{id}", "sets some fields of a customer, unchecked"),
     ("DELETE", "/customers/{id}", "deletes a customer"),
     ("POST", "/customers/{id}", "restores a deleted customer"),
+    ("GET", "/events", "all events of the list, also those that it does not show now"),
+    (
+        "POST",
+        "/events",
+        r#"emits events without a change: {"type": "customer.updated", "id": "unknown"} or {"flood": 1000, "ids": "live"}, or unknown, mixed"#,
+    ),
     ("GET", "/faults", "the faults with their counters"),
     (
         "POST",
@@ -72,6 +80,7 @@ pub(crate) fn routes() -> Router<Arc<SandboxServer>> {
         .route("/", get(all(help)))
         .route("/customers", get(all(list)).post(all(create)).delete(all(delete_all)))
         .route("/customers/{id}", get(one(show)).patch(one(update)).delete(one(delete)).post(one(restore)))
+        .route("/events", get(all(events)).post(all(emit)))
         .route("/faults", get(all(faults)).post(all(inject)).delete(all(clear_faults)))
         .route("/faults/{id}", routing::delete(one(remove_fault)))
         .route("/clock", get(all(clock)).post(all(set_clock)))

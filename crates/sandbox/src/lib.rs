@@ -67,7 +67,7 @@ mod world;
 /// The switches for everything that KOMOJU does not document.
 pub mod readings;
 
-pub use account::SandboxAccount;
+pub use account::{EventIds, SandboxAccount};
 pub use api::keys::{KeyRefusal, OldKey};
 pub use faults::{
     Drift, Echo, Ending, Fault, FaultEffect, FaultId, FaultedCall, FaultedWork, Match, Payload,

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::faults::Ending;
 use crate::outcome::RequestOutcome;
+use crate::readings::EventAnswers;
 use crate::request::{Request, Route};
 use crate::world::World;
 
@@ -87,6 +88,9 @@ impl SandboxServer {
         }
         for &hold in &arrival.holds {
             self.until(|world| !world.is_armed(hold)).await;
+        }
+        if arrival.is_for_events() {
+            self.until(|world| world.readings.event_answers != EventAnswers::Hang).await;
         }
         self.world().complete(&request, arrival)
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rand::Rng;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::account::ordered::Ordered;
-use crate::account::{Reveal, SandboxAccount};
+use crate::account::{EventIds, Reveal, SandboxAccount};
 use crate::api::Counts;
 use crate::api::idempotency::IdempotencyStore;
 use crate::api::keys::{KeyRefusal, Keys, OldKey};
@@ -133,6 +134,18 @@ impl World {
         self.tick(0).put_raw(now, customer);
     }
 
+    /// Emits an event for any id, without a change; see [`SandboxAccount::emit`].
+    pub fn emit(&mut self, kind: &str, id: &str) {
+        let now = self.now();
+        self.tick(0).emit(now, kind, id);
+    }
+
+    /// Emits many events at once, without changes; see [`SandboxAccount::flood`].
+    pub fn flood(&mut self, count: u32, ids: EventIds, rng: &mut impl Rng) {
+        let now = self.now();
+        self.tick(0).flood(now, count, ids, rng);
+    }
+
     /// Deletes every customer at once, without events.
     pub fn remove_all(&mut self) {
         self.tick(0).remove_all();
@@ -149,7 +162,7 @@ impl World {
     pub(crate) fn tick(&mut self, account: usize) -> &mut SandboxAccount {
         let now = self.now();
         let account = &mut self.accounts[account];
-        account.tick(now, self.readings.list_lag_s, self.readings.show_lag_s);
+        account.tick(now, &self.readings);
         account
     }
 
@@ -181,6 +194,8 @@ impl World {
 
     /// Returns the readings. A change applies from the next request on.
     pub fn readings_mut(&mut self) -> &mut Readings {
+        // A request that hangs checks whether this changes the reading.
+        self.touch();
         &mut self.readings
     }
 

@@ -1,9 +1,10 @@
-//! Owns what the calls below `/_sandbox/` share: reading a body, and the common answers.
+//! Owns what the calls below `/_sandbox/` share: parameters, bodies, and the common answers.
 
 use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::account::SandboxAccount;
 use crate::api::answer::ApiAnswer;
 use crate::request::Request;
 use crate::world::World;
@@ -17,6 +18,21 @@ pub(crate) type ControlAnswer = Result<ApiAnswer, ApiAnswer>;
 /// Reads the body of a request.
 pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiAnswer> {
     serde_json::from_slice(&request.body).map_err(|error| unreadable(&error))
+}
+
+/// Returns the account that `?key=KEY` selects, or the default one.
+pub(crate) fn account<'a>(
+    world: &'a mut World,
+    request: &Request,
+) -> Result<&'a mut SandboxAccount, ApiAnswer> {
+    let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
+    world.account(&key).ok_or_else(|| ApiAnswer::not_found("There is no account with this key."))
+}
+
+/// Returns a parameter of the query string.
+pub(crate) fn parameter(request: &Request, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(request.query.as_bytes());
+    pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
 }
 
 /// Returns the answer to an invalid body.

@@ -1,6 +1,6 @@
 //! Owns the calls that read and change customers without the checks of the API.
 
-use super::answered::{ControlAnswer, body, done};
+use super::answered::{ControlAnswer, account, body, done, parameter};
 use crate::account::SandboxAccount;
 use crate::api::answer::ApiAnswer;
 use crate::request::Request;
@@ -56,18 +56,6 @@ pub(crate) fn restore(world: &mut World, request: &Request, id: &str) -> Control
         return Err(ApiAnswer::not_found("No customer with this id has been deleted."));
     }
     customer(account, id)
-}
-
-/// Returns the account that `?key=KEY` selects, or the default one.
-fn account<'a>(world: &'a mut World, request: &Request) -> Result<&'a mut SandboxAccount, ApiAnswer> {
-    let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
-    world.account(&key).ok_or_else(|| ApiAnswer::not_found("There is no account with this key."))
-}
-
-/// Returns a parameter of the query string.
-fn parameter(request: &Request, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(request.query.as_bytes());
-    pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
 }
 
 /// Returns the answer with a customer.

@@ -131,7 +131,7 @@ mod tests {
     async fn routed(method: &str, path: &str) -> (Vec<FaultedCall>, u16) {
         let server = Arc::new(SandboxServer::new(World::new(&Options::default()), false));
         server.world().put_raw(json!({"id": "a/b é"}));
-        let event = server.world().accounts[0].events.newest_first(None).next().unwrap()["id"].clone();
+        let event = server.world().accounts[0].events.all().next().unwrap()["id"].clone();
         // These faults change nothing. They count the calls.
         let faults = CALLS.map(|call| {
             let fault = Fault::new(FaultEffect::Delay { ms: 0 }).call(call);

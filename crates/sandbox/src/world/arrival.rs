@@ -138,6 +138,14 @@ pub(crate) struct Arrival {
     pub(crate) holds: Vec<FaultId>,
 }
 
+impl Arrival {
+    /// Whether the API runs this request, and it is for events.
+    pub(crate) fn is_for_events(&self) -> bool {
+        let for_events = matches!(self.route, Route::Events | Route::Event(_));
+        for_events && matches!(self.gate, Gate::Open { .. })
+    }
+}
+
 /// Whether a request may take effect.
 #[derive(Debug)]
 enum Gate {

@@ -8,6 +8,7 @@ mod client;
 mod connections;
 mod control;
 mod documented;
+mod events;
 mod idempotency;
 mod imprecise;
 mod lag;

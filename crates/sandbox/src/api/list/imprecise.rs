@@ -27,6 +27,7 @@ enum Draw {
     Total,
     Ties,
     Repeated,
+    EventTies,
 }
 
 impl Draws {
@@ -38,6 +39,11 @@ impl Draws {
     /// Whether this read uses the copy that lags.
     pub(crate) fn is_lagging(self, readings: &Readings) -> bool {
         self.of(Draw::Lag, self.request, 0).random_range(0..100) < readings.lag_percent
+    }
+
+    /// Returns the generator for the order of the events of one second.
+    pub(crate) fn event_ties(self, second: i64) -> ChaCha8Rng {
+        self.of(Draw::EventTies, self.request, second as u64)
     }
 
     /// Returns the generator for one purpose.

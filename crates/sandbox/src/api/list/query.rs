@@ -29,8 +29,23 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Reads a query string under these readings.
+    /// Reads the query string of a list of customers.
     pub(crate) fn parse(query: &str, readings: &Readings) -> Result<Self, ApiAnswer> {
+        Self::parse_within(query, readings, readings.start_time, readings.end_time)
+    }
+
+    /// Reads the query string of a list of events.
+    pub(crate) fn parse_events(query: &str, readings: &Readings) -> Result<Self, ApiAnswer> {
+        Self::parse_within(query, readings, readings.event_start_time, readings.event_end_time)
+    }
+
+    /// Reads a query string whose bounds of time are inclusive or exclusive.
+    fn parse_within(
+        query: &str,
+        readings: &Readings,
+        start_edge: Edge,
+        end_edge: Edge,
+    ) -> Result<Self, ApiAnswer> {
         let mut parsed = Self {
             page: 1,
             per_page: PER_PAGE,
@@ -58,13 +73,13 @@ impl Query {
         let start = parsed.start_time.as_deref().map(|text| time("start_time", text)).transpose()?;
         let end = parsed.end_time.as_deref().map(|text| time("end_time", text)).transpose()?;
         if start.is_some() || end.is_some() {
-            // A customer is created at a whole second. `from` is the first second that is listed,
+            // Customers and events are created at a whole second. `from` is the first second that is listed,
             // and `to` the first one that is not.
-            let from = start.map_or(i64::MIN, |start| match readings.start_time {
+            let from = start.map_or(i64::MIN, |start| match start_edge {
                 Edge::Inclusive => round_up(start),
                 Edge::Exclusive => round_down(start) + 1,
             });
-            let to = end.map_or(i64::MAX, |end| match readings.end_time {
+            let to = end.map_or(i64::MAX, |end| match end_edge {
                 Edge::Inclusive => round_down(end) + 1,
                 Edge::Exclusive => round_up(end),
             });
