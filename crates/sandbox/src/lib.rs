@@ -59,6 +59,7 @@ mod account;
 mod api;
 mod clock;
 mod control;
+mod draws;
 mod faults;
 mod limit;
 mod log;

@@ -16,10 +16,9 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::account::events::is_drawn;
 use crate::account::ordered::Ordered;
 use crate::faults::milliseconds;
-use crate::random;
+use crate::random::{self, is_drawn};
 use crate::readings::Readings;
 
 mod delivery;

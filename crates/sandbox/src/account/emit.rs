@@ -6,10 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::events::{CREATED, DELETED, UPDATED, is_drawn};
+use super::events::{CREATED, DELETED, UPDATED};
 use super::{Reveal, SandboxAccount};
 use crate::population::{drawn_email, rfc3339};
-use crate::random::{self, pick};
+use crate::random::{self, is_drawn, pick};
 use crate::readings::{EventData, Events};
 
 /// The types of events that are not about customers.

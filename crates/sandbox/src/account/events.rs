@@ -12,10 +12,10 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::api::list::imprecise::Draws;
 use crate::clock::moved;
+use crate::draws::{Draw, Draws};
 use crate::population::rfc3339;
-use crate::random;
+use crate::random::{self, is_drawn};
 use crate::readings::{EventTime, Readings, Ties};
 
 /// KEPT controls how many events are kept, so that a sandbox that runs for days does not grow.
@@ -115,7 +115,7 @@ impl EventLog {
         events.sort_by_key(|event| std::cmp::Reverse(event.place_s));
         if readings.event_ties == Ties::Unstable {
             for tied in events.chunk_by_mut(|one, next| one.place_s == next.place_s) {
-                tied.shuffle(&mut draws.event_ties(tied[0].place_s));
+                tied.shuffle(&mut draws.of(Draw::EventTies, draws.request, tied[0].place_s as u64));
             }
         }
         events.into_iter().map(|event| &event.body).collect()
@@ -142,9 +142,4 @@ impl EventLog {
             event.appears_at <= now && oldest_s.is_none_or(|oldest_s| event.at_s >= oldest_s)
         })
     }
-}
-
-/// Draws whether something happens that happens with this percentage.
-pub(crate) fn is_drawn(rng: &mut impl Rng, percent: u8) -> bool {
-    rng.random_range(0..100) < percent
 }

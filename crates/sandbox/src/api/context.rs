@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::list::imprecise::Draws;
 use crate::account::{Reveal, SandboxAccount};
+use crate::draws::Draws;
 use crate::readings::{Locale, Readings, Source};
 use crate::request::Request;
 
