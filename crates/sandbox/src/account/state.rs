@@ -12,7 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::index::{CustomerIndex, IndexPlace, IndexView, ListEnd};
 use crate::account::ordered::Ordered;
-use crate::population::{Person, Population};
+use crate::population::{Population, SeededCustomer};
 use crate::readings::Order;
 
 /// The fields of a customer that an answer shows or hides.
@@ -256,7 +256,7 @@ impl Customers {
                 Some((source.get("month")?.as_u64()?, source.get("year")?.as_u64()?))
             }
             Row::Seeded | Row::Deleted(None) => {
-                let card = self.population.person(row).source?;
+                let card = self.population.customer(row).source?;
                 Some((card.month, card.year))
             }
         }
@@ -295,15 +295,15 @@ impl Customers {
     }
 
     /// Returns a customer as it was seeded, without the hidden fields.
-    fn seeded(&self, row: u32, reveal: Reveal) -> Person {
-        let mut person = self.population.person(row);
+    fn seeded(&self, row: u32, reveal: Reveal) -> SeededCustomer {
+        let mut customer = self.population.customer(row);
         if !reveal.source {
-            person.source = None;
+            customer.source = None;
         }
         if !reveal.locale {
-            person.locale = None;
+            customer.locale = None;
         }
-        person
+        customer
     }
 
     /// Returns a customer's place in the order of creation.
