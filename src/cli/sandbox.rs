@@ -7,17 +7,19 @@ use std::time::Duration;
 use super::exit::UsageError;
 use super::print::{self, Out, count};
 use super::{Exit, signals};
-use komoju_sandbox::{Fault, Options, Readings, Sandbox};
+use komoju_sandbox::{Fault, Options, Readings, Sandbox, SandboxWebhook};
 
-/// A local KOMOJU: the customers API with a population, a movable clock and faults on request.
-/// Everything is in memory.
+/// A local KOMOJU: the customers API with a population, a movable clock, events, webhooks and faults
+/// on request. Everything is in memory.
 ///
-/// While it runs, `GET /_sandbox/` on its address tells how to change customers, inject faults and
-/// move its clock.
+/// While it runs, `GET /_sandbox/` on its address lists the calls that change customers, emit
+/// events, register webhooks, inject faults and move its clock.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync sandbox --customers 1000\n  \
     komoju-sync sandbox --readings '{\"order\": \"oldest_first\", \"list_source\": \"hidden\"}'\n  \
     komoju-sync sandbox --readings '{\"total\": {\"off\": 3}, \"list_lag_s\": 10}'\n  \
+    komoju-sync sandbox --readings '{\"event_lag_ms\": 2000, \"event_loss_percent\": 10}'\n  \
+    komoju-sync sandbox --webhook '{\"url\": \"http://127.0.0.1:8080/komoju\", \"secret\": \"s\"}'\n  \
     KOMOJU_SECRET_KEY=sk_test_sandbox komoju-sync --config my.toml sync     (with api.base_url as printed)")]
 pub(super) struct SandboxArgs {
     /// Where to listen; port 0 takes any free one.
@@ -57,12 +59,29 @@ pub(super) struct SandboxArgs {
     /// How many requests are accepted: "rate_limit" ({"per_second": 2, "refused": "json_429",
     /// "retry_after": true, "ban_s": 5}; refused also "html_403", "html_429", "html_503").
     ///
+    /// How exact the list of events is: "events" ("kept", "with_webhook", "dropped"),
+    /// "event_answers" ("events", "json_403", "json_404", "json_500", "html_200", "html_403",
+    /// "hang"), "event_lag_ms", "event_time" ("change", "appearance"), "event_loss_percent",
+    /// "event_duplicate_percent", "event_disorder_s", "event_ties" ("stable", "unstable"),
+    /// "event_retention_s", "event_data" ("customer", "id", "empty", "wrong"),
+    /// "event_other_percent" (events of payments), "event_start_time", "event_end_time"
+    /// ("inclusive", "exclusive").
+    ///
+    /// How webhooks are delivered: "webhook_delay_ms", "webhook_disorder_ms",
+    /// "webhook_drop_percent", "webhook_duplicate_percent", "webhook_wrong_signature_percent",
+    /// "webhook_timeout_ms", "webhook_retry_ms" (doubles with each attempt), "webhook_attempts".
+    ///
     /// "seed" draws what is random. `GET /_sandbox/readings` shows all readings with their values.
     #[arg(long, value_name = "JSON")]
     readings: Option<String>,
     /// A fault from the start, as JSON (repeatable).
     #[arg(long, value_name = "JSON")]
     fault: Vec<String>,
+    /// A webhook from the start, as JSON (repeatable): {"url": "http://127.0.0.1:8080/komoju",
+    /// "secret": "s", "types": ["customer.updated"]}. Without types it gets every event. The receiver
+    /// must be on this machine; a Unix socket is "unix:/SOCKET:/PATH".
+    #[arg(long, value_name = "JSON")]
+    webhook: Vec<String>,
     /// Write the base URL to this file once it listens.
     #[arg(long, value_name = "FILE")]
     url_file: Option<PathBuf>,
@@ -76,6 +95,11 @@ pub(super) fn run(args: &SandboxArgs) -> anyhow::Result<Exit> {
         .fault
         .iter()
         .map(|fault| serde_json::from_str(fault).map_err(|e| usage("--fault", e)))
+        .collect::<Result<_, _>>()?;
+    let webhooks: Vec<SandboxWebhook> = args
+        .webhook
+        .iter()
+        .map(|webhook| serde_json::from_str(webhook).map_err(|e| usage("--webhook", e)))
         .collect::<Result<_, _>>()?;
     let options = Options {
         listen: args.listen,
@@ -91,6 +115,9 @@ pub(super) fn run(args: &SandboxArgs) -> anyhow::Result<Exit> {
         let sandbox = Sandbox::start(options).await?;
         for fault in faults {
             sandbox.world().inject(fault);
+        }
+        for webhook in webhooks {
+            sandbox.world().register_webhook(webhook).map_err(|e| UsageError(format!("--webhook: {e}")))?;
         }
         let mut out = Out::new();
         out.line(&sandbox.base_url())?;

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use komoju_sandbox::{Call, Effect, Ending, Fault, Payload};
+use komoju_sandbox::{Ending, Fault, FaultEffect, FaultedCall, Payload};
 use komoju_testkit::eventually;
 use serde_json::json;
 
@@ -16,11 +16,11 @@ use crate::matrix::faults;
 /// The most memory that the process may use, in kB, whatever the answer.
 const MOST_MEMORY_KB: u64 = 64 << 10;
 
-fn body(payload: Payload) -> Effect {
-    Effect::Body { body: payload }
+fn body(payload: Payload) -> FaultEffect {
+    FaultEffect::Body { body: payload }
 }
 
-fn text(text: &str) -> Effect {
+fn text(text: &str) -> FaultEffect {
     body(Payload::Text(text.to_owned()))
 }
 
@@ -31,7 +31,7 @@ faults![
         "each answer ends after 100 bytes, and its Content-Length is larger",
         Fails("GET /customers page 1: no answer"),
         Retried,
-        |case| case.everything(Effect::Cut { after: 100, ending: Ending::Close }),
+        |case| case.everything(FaultEffect::Cut { after: 100, ending: Ending::Close }),
     ),
     (
         truncated_json,
@@ -84,9 +84,9 @@ faults![
             case.reconfigure("[api]\n", "[api]\nrequest_timeout_s = 1\n");
             // A client with a timeout for each piece would never time out, and would wait for the
             // last piece longer than this test does.
-            let drip = || Effect::Drip { every_ms: 150, bytes: 1 };
-            case.inject(Fault::new(drip()).call(Call::Create));
-            case.inject(Fault::new(drip()).call(Call::List).page(2).times(2));
+            let drip = || FaultEffect::Drip { every_ms: 150, bytes: 1 };
+            case.inject(Fault::new(drip()).call(FaultedCall::Create));
+            case.inject(Fault::new(drip()).call(FaultedCall::List).page(2).times(2));
             let mut sync = case.harness.spawn(&["sync"]);
             eventually("the slow answers time out", || sync.try_wait().unwrap().is_some());
             let output = sync.wait_with_output().unwrap();
@@ -99,7 +99,7 @@ faults![
         "a page inflates to 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.bounds_memory_under(Effect::GzipBomb { bytes: 10 << 30 }),
+        |case| case.bounds_memory_under(FaultEffect::GzipBomb { bytes: 10 << 30 }),
     ),
     (
         ten_gigabytes,
@@ -107,7 +107,7 @@ faults![
         "a page has 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.bounds_memory_under(Effect::HugeBody { bytes: 10 << 30 }),
+        |case| case.bounds_memory_under(FaultEffect::HugeBody { bytes: 10 << 30 }),
     ),
     (
         header_of_ten_megabytes,
@@ -115,7 +115,7 @@ faults![
         "a header has 10 MB",
         Outlasts("GET /customers page 2: no answer"),
         Done,
-        |case| case.bounds_memory_under(Effect::HugeHeader { bytes: 10_000_000 }),
+        |case| case.bounds_memory_under(FaultEffect::HugeHeader { bytes: 10_000_000 }),
     ),
     (
         web_page_with_200,
@@ -155,7 +155,7 @@ faults![
         "the second page reports another `per_page`",
         Complete("57 live, 2 deleted"),
         Done,
-        |case| case.second_page(Effect::Envelope {
+        |case| case.second_page(FaultEffect::Envelope {
             fields: [("per_page".to_owned(), json!(7))].into_iter().collect()
         }),
     ),
@@ -172,10 +172,10 @@ faults![
 impl Case {
     /// Plays an effect on the second page, twice. Asserts that the process has used little memory
     /// after it read the page.
-    fn bounds_memory_under(&mut self, effect: Effect) {
-        self.inject(Fault::new(effect).call(Call::List).page(2).times(2));
+    fn bounds_memory_under(&mut self, effect: FaultEffect) {
+        self.inject(Fault::new(effect).call(FaultedCall::List).page(2).times(2));
         // While the first push waits for an answer, the pass is over and the process still runs.
-        let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let held = self.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
         let sync = self.harness.spawn(&["sync"]);
         self.harness.until(|world| world.fired(held) == 1);
         let status = fs::read_to_string(format!("/proc/{}/status", sync.id())).unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Readings, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Readings};
 use komoju_sync::cli::sync_by;
 use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
 use komoju_sync::config::Config;
@@ -164,15 +164,15 @@ impl Case {
     }
 
     /// Plays an effect on every request for as long as it lasts.
-    pub fn everything(&mut self, effect: Effect) {
+    pub fn everything(&mut self, effect: FaultEffect) {
         self.inject(Fault::new(effect));
         self.endure();
     }
 
     /// Plays an effect on the second page. The fields of that page besides its customers are hints:
     /// it is not requested again, and the mirror is exact afterwards.
-    pub fn second_page(&mut self, effect: Effect) {
-        self.inject(Fault::new(effect).call(Call::List).page(2));
+    pub fn second_page(&mut self, effect: FaultEffect) {
+        self.inject(Fault::new(effect).call(FaultedCall::List).page(2));
         self.endure();
         self.harness.assert_true();
         assert_eq!(self.pages_requested().iter().filter(|page| **page == 2).count(), 1);
@@ -202,15 +202,15 @@ impl Case {
     }
 
     /// Plays an effect on every list for as long as it lasts.
-    pub fn lists(&mut self, effect: Effect) {
-        self.inject(Fault::new(effect).call(Call::List));
+    pub fn lists(&mut self, effect: FaultEffect) {
+        self.inject(Fault::new(effect).call(FaultedCall::List));
         self.endure();
     }
 
     /// Makes each push take effect once, and loses its answer.
     pub fn lose_the_answers(&mut self) {
-        for push in [Call::Create, Call::Update, Call::Delete] {
-            self.inject(Fault::new(Effect::Reset { work: Work::Done }).call(push).once());
+        for push in [FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete] {
+            self.inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(push).once());
         }
     }
 

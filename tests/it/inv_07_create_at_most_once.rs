@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use komoju_core::{CustomerId, Page, PageQuery};
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::remote::{
     CustomerAnswer, Http, PushAnswer, PushError, PushRemote, PushRequest, Remote, RemoteError,
@@ -23,8 +23,8 @@ use komoju_sync::remote::{
 use komoju_testkit::InProcess;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) fn lost(call: Call) -> Fault {
-    Fault::new(Effect::Reset { work: Work::Done }).call(call).once()
+pub(crate) fn lost(call: FaultedCall) -> Fault {
+    Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(call).once()
 }
 
 pub(crate) fn minutes(n: i64) -> SignedDuration {

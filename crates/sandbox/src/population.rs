@@ -78,7 +78,7 @@ const BRANDS: &[&str] = &["visa", "master", "jcb", "american_express", "diners_c
 
 /// A customer as the API shows it.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Person {
+pub(crate) struct SeededCustomer {
     pub(crate) id: String,
     resource: &'static str,
     email: Option<String>,
@@ -173,10 +173,10 @@ impl Population {
     }
 
     /// Returns customer `n`.
-    pub(crate) fn person(&self, n: u32) -> Person {
+    pub(crate) fn customer(&self, n: u32) -> SeededCustomer {
         let id = self.id(n);
         let mut rng = random::seeded([self.salt, n.into()]);
-        Person {
+        SeededCustomer {
             email: self.email(n, &mut rng),
             source: (!rng.random_ratio(15, 100)).then(|| Card::drawn(&mut rng)),
             metadata: metadata(n, &mut rng),
@@ -274,14 +274,14 @@ mod tests {
     }
 
     fn all(population: &Population) -> Vec<Value> {
-        (0..population.size as u32).map(|n| serde_json::to_value(population.person(n)).unwrap()).collect()
+        (0..population.size as u32).map(|n| serde_json::to_value(population.customer(n)).unwrap()).collect()
     }
 
     #[test]
     fn same_seed_gives_the_same_customers() {
         assert_eq!(all(&population(1, 0, 50)), all(&population(1, 0, 50)));
         assert_eq!(
-            serde_json::to_string(&population(1, 0, 50).person(11)).unwrap(),
+            serde_json::to_string(&population(1, 0, 50).customer(11)).unwrap(),
             concat!(
                 r#"{"id":"ahslku1vbtso3r1gyx5rawjfy","resource":"customer","email":"aiko.saito11@example.com","#,
                 r#""source":{"type":"credit_card","brand":"american_express","last_four_digits":"8566","month":1,"#,
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn first_customer_of_every_seed_has_an_email() {
         for seed in 0..200 {
-            assert!(population(seed, 0, 1).person(0).email.is_some(), "seed {seed}");
+            assert!(population(seed, 0, 1).customer(0).email.is_some(), "seed {seed}");
         }
     }
 
@@ -340,19 +340,21 @@ mod tests {
 
     #[test]
     fn customers_are_varied() {
-        let people = all(&population(1, 0, 1000));
-        let count = |what: &dyn Fn(&Value) -> bool| people.iter().filter(|person| what(person)).count();
-        assert!(count(&|person| person["email"].is_null()) > 20);
-        assert!(count(&|person| person["source"].is_null()) > 50);
-        assert!(count(&|person| person.get("locale").is_none()) > 50);
-        assert!(count(&|person| person["metadata"] == serde_json::json!({})) > 100);
-        assert!(count(&|person| person["metadata"].as_object().unwrap().len() > 5) > 50);
-        assert!(count(&|person| person["metadata"].get("氏名").is_some()) > 100);
+        let customers = all(&population(1, 0, 1000));
+        let count =
+            |what: &dyn Fn(&Value) -> bool| customers.iter().filter(|customer| what(customer)).count();
+        assert!(count(&|customer| customer["email"].is_null()) > 20);
+        assert!(count(&|customer| customer["source"].is_null()) > 50);
+        assert!(count(&|customer| customer.get("locale").is_none()) > 50);
+        assert!(count(&|customer| customer["metadata"] == serde_json::json!({})) > 100);
+        assert!(count(&|customer| customer["metadata"].as_object().unwrap().len() > 5) > 50);
+        assert!(count(&|customer| customer["metadata"].get("氏名").is_some()) > 100);
 
-        let emails: Vec<&str> = people.iter().filter_map(|person| person["email"].as_str()).collect();
+        let emails: Vec<&str> = customers.iter().filter_map(|customer| customer["email"].as_str()).collect();
         let distinct: HashSet<&&str> = emails.iter().collect();
         assert!(distinct.len() + 20 < emails.len(), "some share an email");
-        let times: HashSet<&str> = people.iter().filter_map(|person| person["created_at"].as_str()).collect();
-        assert!(times.len() + 20 < people.len(), "some share a second");
+        let times: HashSet<&str> =
+            customers.iter().filter_map(|customer| customer["created_at"].as_str()).collect();
+        assert!(times.len() + 20 < customers.len(), "some share a second");
     }
 }

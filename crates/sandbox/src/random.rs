@@ -28,6 +28,11 @@ pub(crate) fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
 }
 
+/// Draws whether something happens that happens with this percentage.
+pub(crate) fn is_drawn(rng: &mut impl Rng, percent: u8) -> bool {
+    rng.random_range(0..100) < percent
+}
+
 /// Draws an id: 25 lower-case letters and digits, as KOMOJU's ids have today.
 pub(crate) fn id(rng: &mut impl Rng) -> String {
     (0..25).map(|_| char::from(pick(rng, DIGITS))).collect()

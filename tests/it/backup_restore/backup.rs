@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use komoju_sandbox::Effect;
+use komoju_sandbox::FaultEffect;
 use komoju_testkit::{Installation, KEY};
 use rusqlite::Connection;
 use serde_json::json;
@@ -179,7 +179,7 @@ fn backup_during_writes_is_a_consistent_snapshot() {
 #[test]
 fn backup_during_a_sync_succeeds_and_restore_exits_5() {
     let harness = Installation::swept(PROGRAM, 30);
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let mut first = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     let made = backup(&harness, "b.db");

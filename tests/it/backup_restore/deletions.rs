@@ -2,7 +2,7 @@
 //!
 //! Promises: command restore
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ fn first_sweep_after_a_restore_holds_a_single_deletion() {
     let moved = harness.sandbox.world().ids()[3].clone();
     harness.sandbox.world().update(&moved, json!({"email": "moved@example.com"}));
     // A failed sweep gives no evidence of absence, so the restore mark stays.
-    harness.inject(Fault::new(Effect::status(400)).call(Call::List).page(3));
+    harness.inject(Fault::new(FaultEffect::status(400)).call(FaultedCall::List).page(3));
     harness.expect(1, &["sync"]);
     harness.sandbox.world().clear_faults();
     assert_ne!(harness.one("SELECT restored_at FROM meta"), "null");
@@ -68,7 +68,7 @@ fn restored_approval_is_held_again_and_a_live_customer_is_not_held() {
     });
     harness.expect(0, &["restore", &made]);
     let hidden = harness.sandbox.world().ids()[5].clone();
-    let fault = harness.on_lists(Effect::Hide { ids: vec![hidden], every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids: vec![hidden], every: None });
     harness.expect(3, &["sync"]);
     assert!(harness.fired(fault) > 0);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "0");

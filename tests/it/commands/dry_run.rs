@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, Process, signal};
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ fn planned_changes_have_the_keys_and_values_of_changes() {
 fn dry_run_beside_a_daemon_changes_no_file_and_blocks_no_process() {
     let harness = Installation::swept(PROGRAM, 12);
     harness.expect(0, &["intent", "create", "--email", "new@example.jp"]);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
     // While the dry run waits for a list page, a daemon starts, sweeps and pushes.
@@ -119,7 +119,7 @@ fn dry_run_of_a_database_without_wal_makes_no_file() {
     harness.expect(0, &["sync", "--dry-run"]);
     assert!(files(harness.directory.path()) == before);
     // Without a WAL the dry run cannot detect a change of the file, so it blocks other writers.
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
     let refused = harness.expect(5, &["sync"]);
@@ -181,7 +181,7 @@ fn dry_run_ends_with_the_plan_of_the_outbox() {
 fn dry_run_with_a_refused_key_exits_4_and_notes_nothing() {
     let mut harness = Installation::swept(PROGRAM, 3);
     let before = files(harness.directory.path());
-    harness.inject(Fault::new(Effect::status(401)));
+    harness.inject(Fault::new(FaultEffect::status(401)));
     harness.expect(4, &["sync", "--dry-run"]);
     harness.sandbox.world().clear_faults();
     harness.use_key("sk_test_other");
@@ -211,7 +211,7 @@ fn dry_run_does_not_resume_an_interrupted_sweep() {
 fn two_signals_at_once_stop_a_dry_run_cleanly() {
     let harness = Installation::with(PROGRAM, 12);
     harness.expect(0, &["sync"]);
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let mut command = harness.command(&["sync", "--dry-run"]);
     let dry = Process::start(command.stderr(Stdio::piped()));
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use komoju_sandbox::{Effect, KeyRefusal, OldKey};
+use komoju_sandbox::{FaultEffect, KeyRefusal, OldKey};
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_testkit::{Installation, KEY, own};
 
@@ -102,7 +102,7 @@ fn doctor_ignores_one_reset_and_names_a_firewall() {
     assert_eq!(report.code, 1, "{}", report.text);
     assert!(report.one("api").1.contains("a firewall in front of the API"), "{}", report.text);
     harness.sandbox.world().refuse_key(None);
-    harness.inject(komoju_sandbox::Fault::new(Effect::Reset { work: Default::default() }).once());
+    harness.inject(komoju_sandbox::Fault::new(FaultEffect::Reset { work: Default::default() }).once());
     assert_eq!(doctor(&harness).one("api").0, "ok");
 }
 
@@ -111,7 +111,7 @@ fn doctor_ignores_one_reset_and_names_a_firewall() {
 fn doctor_gives_up_on_an_api_that_never_answers() {
     let harness = Installation::with(PROGRAM, 3);
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nrequest_timeout_s = 1\n");
-    harness.on_lists(Effect::Hold);
+    harness.on_lists(FaultEffect::Hold);
     let since = SystemClock::new();
     let report = doctor(&harness);
     assert_eq!(report.code, 1, "{}", report.text);

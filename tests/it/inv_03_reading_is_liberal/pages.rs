@@ -2,7 +2,7 @@
 
 use komoju_core::{PassKind, PassOutcome};
 use komoju_sandbox::readings::{PastEnd, PerPageOver};
-use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Readings, Region};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -17,7 +17,8 @@ fn sweep_of_a_list_that_shrinks_below_the_requested_page_is_complete() {
                     .inbound("max_delete_percent = 100");
             harness.sweep();
             let drift = Drift { delete, place: Region::Served, ..Drift::default() };
-            let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(page).once());
+            let fault = harness
+                .inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List).page(page).once());
             // A chosen canary may be among the deleted customers. Then the deletions are held, and
             // the next sweep requests them again.
             let ran = harness.run(&["sync"]);
@@ -34,7 +35,7 @@ fn inserts_of_one_page_size_are_not_taken_for_a_repeated_page() {
     let harness = Installation::with(PROGRAM, 40);
     harness.sweep();
     let drift = Drift { insert: 10, place: Region::Served, ..Drift::default() };
-    let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
+    let fault = harness.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List).page(2).once());
     let report = harness.sweep();
     assert_eq!((harness.fired(fault), report.outcome), (1, PassOutcome::Complete), "{}", report.sentence());
     harness.sweep();

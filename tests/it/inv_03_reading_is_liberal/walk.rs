@@ -5,7 +5,7 @@
 //! customers.
 
 use komoju_core::PassOutcome;
-use komoju_sandbox::{Drift, Effect, Readings};
+use komoju_sandbox::{Drift, FaultEffect, Readings};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
 fn envelope_with_the_largest_numbers_costs_at_most_three_extra_pages() {
     for fields in [json!({"total": u64::MAX, "last_page": u64::MAX}), json!({"last_page": u64::MAX})] {
         let harness = Installation::with(PROGRAM, 57);
-        harness.on_lists(Effect::Envelope { fields: fields.as_object().unwrap().clone() });
+        harness.on_lists(FaultEffect::Envelope { fields: fields.as_object().unwrap().clone() });
         for _ in 0..2 {
             requests(&harness);
             let report = harness.sweep();
@@ -157,7 +157,7 @@ fn sweep_of_a_list_that_grows_faster_than_it_is_read_is_partial() {
     let harness = Installation::with(PROGRAM, 12);
     harness.expect(0, &["sync"]);
     let drift = Drift { insert: 25, ..Drift::default() };
-    let grows = harness.on_lists(Effect::Drift(drift));
+    let grows = harness.on_lists(FaultEffect::Drift(drift));
     let ran = harness.expect(1, &["sync"]);
     assert!(ran.stderr.contains("was not read to its end"), "{}", ran.stderr);
     let status = harness.run(&["status"]);

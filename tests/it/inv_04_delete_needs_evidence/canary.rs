@@ -1,7 +1,7 @@
 //! The canary: a live customer that answers after the suspect.
 
 use komoju_core::PassOutcome;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 
 use super::{answered, delete, on_show};
@@ -73,7 +73,7 @@ fn delete_by_json_404_or_410_of_any_code_needs_a_live_canary() {
         let gone = delete(&harness, 1);
         let effect = answered(status, Payload::Code(code.into()));
         // While every customer answers so, there is no canary: the deletion is held.
-        harness.inject(Fault::new(effect.clone()).call(Call::Show));
+        harness.inject(Fault::new(effect.clone()).call(FaultedCall::Show));
         let report = harness.sweep();
         assert_eq!(
             (report.outcome, report.held),
@@ -107,7 +107,7 @@ fn canary_without_an_answer_is_replaced_by_the_next() {
     // requested first at least once.
     let mut fired = 0;
     for silent in &left {
-        let fault = harness.inject(on_show(Effect::status(500), silent));
+        let fault = harness.inject(on_show(FaultEffect::status(500), silent));
         let report = harness.sweep();
         assert_eq!(report.outcome, PassOutcome::Complete, "{}", report.sentence());
         assert_eq!(report.tally.deleted, 1);

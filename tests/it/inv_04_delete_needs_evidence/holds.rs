@@ -1,7 +1,7 @@
 //! Too many deletions are held; a hold only shrinks.
 
 use komoju_core::PassOutcome;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, own};
 use serde_json::json;
 
@@ -63,7 +63,7 @@ fn hold_only_shrinks() {
     // One is listed again, and another one answers though the list does not show it.
     harness.sandbox.world().restore(&gone[0]);
     harness.sandbox.world().restore(&more[0]);
-    let fault = harness.on_lists(Effect::Hide { ids: vec![more[0].clone()], every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids: vec![more[0].clone()], every: None });
     harness.expect(3, &["sync"]);
     assert_eq!(harness.column(held), ["1: 29", "2: 10"]);
     harness.sandbox.world().remove_fault(fault);
@@ -87,7 +87,7 @@ fn customer_skipped_by_paging_changes_no_hold() {
     }
     assert_eq!(harness.sweep().outcome, PassOutcome::Held);
     let skipped = harness.sandbox.world().ids()[5].clone();
-    let fault = harness.on_lists(Effect::Hide { ids: vec![skipped.clone()], every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids: vec![skipped.clone()], every: None });
     let swept = || {
         let report = harness.sweep();
         (report.outcome, report.tally.deleted, report.held, report.tally.unverified)
@@ -95,7 +95,7 @@ fn customer_skipped_by_paging_changes_no_hold() {
     assert_eq!(swept(), (PassOutcome::Held, 0, 11, 0));
     assert!(harness.fired(fault) > 0);
     // It answered, so two sweeps do not request it. Then it gives no usable answer.
-    let silent = harness.inject(on_show(Effect::status(400), &skipped));
+    let silent = harness.inject(on_show(FaultEffect::status(400), &skipped));
     assert_eq!([swept(), swept()], [(PassOutcome::Held, 0, 11, 0); 2]);
     assert_eq!(harness.fired(silent), 0);
     assert_eq!(swept(), (PassOutcome::Partial, 0, 11, 1));
@@ -120,16 +120,16 @@ fn unproven_404_does_not_supersede_an_existing_hold() {
     harness.sweep();
     // Paging skips a customer, and the API answers 404 for every customer.
     let skipped = harness.sandbox.world().ids()[5].clone();
-    harness.on_lists(Effect::Hide { ids: vec![skipped], every: None });
+    harness.on_lists(FaultEffect::Hide { ids: vec![skipped], every: None });
     let code = komoju_sandbox::Payload::Code("not_found".into());
-    let not_found = Effect::Status {
+    let not_found = FaultEffect::Status {
         status: 404,
         body: code,
         retry_after: None,
         headers: Default::default(),
         work: Default::default(),
     };
-    let fault = harness.inject(Fault::new(not_found).call(Call::Show));
+    let fault = harness.inject(Fault::new(not_found).call(FaultedCall::Show));
     harness.sweep();
     assert!(harness.fired(fault) > 1, "the customer and a canary are requested");
     let holds = "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because";
@@ -150,7 +150,7 @@ fn sweep_after_a_restore_stops_lookups_when_no_canary_answers() {
     let conn = own(&harness.path("komoju.db"));
     conn.execute("UPDATE meta SET restored_at = '2026-06-01T00:00:00.000Z'", []).unwrap();
     drop(conn);
-    harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Show));
     harness.sandbox.world().clear_requests();
     assert_eq!(harness.sweep().outcome, PassOutcome::Partial);
     let requested: std::collections::HashSet<String> = {
@@ -199,7 +199,7 @@ fn live_suspects_within_the_limit_leave_a_hold_unchanged() {
     harness.expect(3, &["sync"]);
     // The limit is ten, and these ten customers are live.
     let ids = harness.sandbox.world().ids()[..10].to_vec();
-    let fault = harness.on_lists(Effect::Hide { ids, every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids, every: None });
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
     assert_eq!((report.outcome, report.tally.deleted, report.held), (PassOutcome::Held, 0, 30));
@@ -214,8 +214,8 @@ fn deletions_of_a_day_count_together_after_a_killed_imprecise_sweep() {
     // More live customers than the limit are not listed. The sweep is killed during the single
     // requests.
     let hidden = harness.sandbox.world().ids()[20..].to_vec();
-    harness.on_lists(Effect::Hide { ids: hidden, every: None });
-    let waits = harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(25));
+    harness.on_lists(FaultEffect::Hide { ids: hidden, every: None });
+    let waits = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show).skip(25));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
     sync.kill().unwrap();

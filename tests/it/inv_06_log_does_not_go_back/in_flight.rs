@@ -1,7 +1,7 @@
 //! Our own pushes are not recorded again as remote changes.
 
 use komoju_core::PassOutcome;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::tasks::push::DrainSummary;
 use komoju_testkit::InProcess;
 use serde_json::json;
@@ -12,7 +12,7 @@ async fn push_during_a_list_request(prepare: impl Fn(&InProcess) -> Vec<String>)
     let mut harness = InProcess::open(4).await;
     let expected = prepare(&harness);
     let head = harness.head();
-    let slow = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let slow = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).once());
     let pull = harness.pull();
     let sweep = pull.sweep();
     let push = async {
@@ -77,7 +77,7 @@ async fn sweep_during_a_push(tag: Option<&str>, ahead_s: i64) {
     let mut harness = InProcess::open(4).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     let ids = harness.sandbox.world().ids();
-    harness.inject(Fault::new(Effect::Date { ahead_s }));
+    harness.inject(Fault::new(FaultEffect::Date { ahead_s }));
     // The pusher knows the server's time before it claims the create.
     harness.intend("first", "update", Some(&ids[1]), Some(json!({"email": "first@example.com"})));
     let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
@@ -86,8 +86,9 @@ async fn sweep_during_a_push(tag: Option<&str>, ahead_s: i64) {
     harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
     harness.intend("c", "create", None, Some(json!({"email": "new@example.com"})));
     let head = harness.head();
-    let slow = [Call::Update, Call::Create]
-        .map(|call| harness.inject(Fault::new(Effect::Drip { every_ms: 40, bytes: 40 }).call(call).once()));
+    let slow = [FaultedCall::Update, FaultedCall::Create].map(|call| {
+        harness.inject(Fault::new(FaultEffect::Drip { every_ms: 40, bytes: 40 }).call(call).once())
+    });
     let pull = harness.pull();
     let sweep = async {
         harness.sandbox.until(|world| slow.iter().all(|slow| world.fired(*slow) == 1)).await;
@@ -130,7 +131,8 @@ async fn remote_change_after_our_push_is_recorded() {
 async fn create_seen_by_a_sweep_first_refers_to_the_change_of_that_sweep() {
     let mut harness = InProcess::open(2).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     harness.sweep().await;
     let head = harness.head();
@@ -150,7 +152,9 @@ async fn repeated_create_answer_does_not_restore_an_older_state() {
             None,
             Some(json!({"email": "a@example.com", "payment_details": "tok_c"})),
         );
-        harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+        harness.inject(
+            Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once(),
+        );
         harness.drain().await;
         harness.sweep().await;
         let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
@@ -174,7 +178,8 @@ async fn card_hidden_by_the_list_is_taken_from_a_repeated_answer() {
     let mut harness = InProcess::open(2).await;
     harness.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_c"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     harness.sweep().await;
     let card = |harness: &InProcess| {
@@ -216,7 +221,7 @@ async fn card_pushed_after_a_listing_without_one_stays() {
     harness.sandbox.world().update(&listed_first, json!({"source": null}));
     harness.intend("u", "update", Some(&listed_first), Some(json!({"payment_details": "tok_new"})));
     let head = harness.head();
-    push_during_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::List).page(2).once()).await;
+    push_during_a_sweep(&harness, Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once()).await;
     assert_eq!(harness.changes_after(head), ["updated intent u"]);
     harness.assert_true();
     harness.sweep().await;
@@ -230,7 +235,7 @@ async fn own_delete_during_an_absence_check_is_recorded_once_as_intent() {
     harness.sandbox.world().delete(&gone);
     harness.intend("d", "delete", Some(&gone), None);
     let head = harness.head();
-    push_during_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    push_during_a_sweep(&harness, Fault::new(FaultEffect::Hold).call(FaultedCall::Show).once()).await;
     assert_eq!(harness.changes_after(head), ["deleted intent d"]);
     harness.assert_true();
 }
@@ -269,7 +274,7 @@ async fn own_delete_of_a_listed_customer_releases_no_hold() {
     assert_eq!(held(&harness), ["restored: 1"]);
     // Then as many customers are live as were listed, but one live customer is missing.
     harness.intend("d", "delete", Some(&listed[0]), None);
-    let slow = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
+    let slow = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once());
     let pull = harness.pull();
     let mut progress = pull.progress();
     let push = async {
@@ -297,7 +302,7 @@ async fn push_to_a_missing_customer_after_a_restore_releases_no_hold() {
             harness.sweep().await;
         }
         harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
-        let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
+        let late = Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once();
         assert_eq!(drain_during_a_sweep(&harness, late).await.rejected, 1);
         harness.sweep().await;
         assert_eq!(held(&harness), ["restored: 1"], "held before: {is_held_before}");
@@ -330,10 +335,12 @@ async fn own_delete_of_a_customer_skipped_by_paging_leaves_the_hold_unchanged() 
     }
     harness.sweep().await;
     let skipped = ids[20].clone();
-    harness.inject(Fault::new(Effect::Hide { ids: vec![skipped.clone()], every: None }).call(Call::List));
+    harness.inject(
+        Fault::new(FaultEffect::Hide { ids: vec![skipped.clone()], every: None }).call(FaultedCall::List),
+    );
     harness.intend("d", "delete", Some(&skipped), None);
     // The sweep requests it, and the answer after our delete is a 404.
-    push_during_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    push_during_a_sweep(&harness, Fault::new(FaultEffect::Hold).call(FaultedCall::Show).once()).await;
     assert_eq!(held(&harness), ["too_many: 11"]);
     assert_eq!(harness.column("SELECT id FROM deleted_customers"), [skipped]);
 }
@@ -342,7 +349,7 @@ async fn own_delete_of_a_customer_skipped_by_paging_leaves_the_hold_unchanged() 
 async fn missing_customer_with_a_push_counts_against_the_limit() {
     let (mut harness, ids) = harness_with_eleven_gone().await;
     harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
-    let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
+    let late = Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once();
     assert_eq!(drain_during_a_sweep(&harness, late).await.rejected, 1);
     // It counts against the limit, but is not held while its push is open.
     assert_eq!(held(&harness), ["too_many: 10"]);

@@ -3,7 +3,7 @@
 
 use jiff::SignedDuration;
 use komoju_core::plan::lag::Consistency;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::clock::Clock as _;
 use komoju_testkit::InProcess;
 use serde_json::json;
@@ -121,7 +121,8 @@ async fn create_is_looked_up_only_when_no_read_can_predate_its_attempt() {
     harness.settings.reconcile_tag = Some("intent".to_owned());
     harness.sandbox.world().readings_mut().list_lag_s = 30;
     harness.advance(SignedDuration::from_secs(40));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
     harness.drain().await;
     harness.advance(SignedDuration::from_secs(5));
@@ -141,8 +142,9 @@ async fn push_answered_without_a_customer_records_no_read_that_may_lag() {
     harness.sandbox.world().readings_mut().show_lag_s = 30;
     harness.advance(SignedDuration::from_secs(40));
     let (body, headers) = (Default::default(), Default::default());
-    let empty = Effect::Status { status: 204, body, retry_after: None, headers, work: Work::Done };
-    harness.inject(Fault::new(empty).call(Call::Update).once());
+    let empty =
+        FaultEffect::Status { status: 204, body, retry_after: None, headers, work: FaultedWork::Done };
+    harness.inject(Fault::new(empty).call(FaultedCall::Update).once());
     let head = harness.head();
     harness.intend("ours", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
     harness.drain().await;
@@ -171,7 +173,7 @@ async fn customer_left_out_under_a_fast_clock_is_requested_again() {
     assert_eq!(email(&harness, &id), "ours@example.com");
     harness.advance(SignedDuration::from_secs(61));
     // A customer without a usable answer is requested again only after a pause.
-    let silent = harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    let silent = harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Show));
     let wait = harness.pull().recheck().await.unwrap().unwrap();
     assert!(wait.as_secs() >= 30, "{wait:?}");
     harness.sandbox.world().remove_fault(silent);
@@ -195,7 +197,7 @@ async fn card_recorded_by_a_recheck_is_not_removed_by_the_same_sweep() {
     harness.sql(&format!("INSERT INTO recheck (customer_id, due_at) VALUES ('{id}', '{due:.3}')"));
     let head = harness.head();
     // The customer gets a card after the list has shown it without one.
-    let last = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+    let last = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(3));
     let pull = harness.pull();
     let (report, ()) = tokio::join!(pull.sweep(), async {
         harness.sandbox.until(|world| world.fired(last) > 0).await;

@@ -1,7 +1,7 @@
 //! A create with an unknown outcome. Its customer was seen and then deleted.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -15,7 +15,8 @@ async fn check_parked(tag: Option<&str>, hours: i64, is_noticed: bool, expected:
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
@@ -48,7 +49,8 @@ async fn create_with_a_customer_deleted_unnoticed_parks() {
 async fn create_with_a_customer_deleted_under_a_slow_clock_parks() {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");

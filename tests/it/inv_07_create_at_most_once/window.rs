@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use komoju_sandbox::readings::{PastEnd, Repeated, Total};
-use komoju_sandbox::{Call, Drift, Effect, Fault, Work};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::{InProcess, START};
 use serde_json::{Map, Value, json};
 
@@ -19,12 +19,12 @@ fn wanted() -> Value {
 
 /// Returns a harness with a create without an answer. The `Date` of the server is `ahead_s` seconds
 /// fast during the attempt.
-async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -> InProcess {
+async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: FaultedWork) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(wanted()));
-    harness.inject(Fault::new(Effect::Date { ahead_s }));
-    harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
+    harness.inject(Fault::new(FaultEffect::Date { ahead_s }));
+    harness.inject(Fault::new(FaultEffect::Reset { work }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     harness.sandbox.world().clear_faults();
@@ -33,12 +33,12 @@ async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -
 }
 
 /// Returns a harness with a create that was answered with a 500, with or without effect.
-async fn harness_with_server_error(work: Work) -> InProcess {
+async fn harness_with_server_error(work: FaultedWork) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(wanted()));
     let (body, headers) = (Default::default(), Default::default());
-    let failed = Effect::Status { status: 500, body, retry_after: None, headers, work };
-    harness.inject(Fault::new(failed).call(Call::Create).once());
+    let failed = FaultEffect::Status { status: 500, body, retry_after: None, headers, work };
+    harness.inject(Fault::new(failed).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     harness
@@ -46,7 +46,7 @@ async fn harness_with_server_error(work: Work) -> InProcess {
 
 fn envelope(fields: Value) -> Fault {
     let fields: Map<String, Value> = fields.as_object().unwrap().clone();
-    Fault::new(Effect::Envelope { fields }).call(Call::List)
+    Fault::new(FaultEffect::Envelope { fields }).call(FaultedCall::List)
 }
 
 fn outcome(harness: &InProcess) -> (String, u64) {
@@ -61,7 +61,7 @@ fn expected(state: &str, creates: u64) -> (String, u64) {
 async fn create_at_a_server_with_a_wrong_date_is_made_once() {
     for tag in [None, Some("intent")] {
         for ahead_s in [HALF_AN_HOUR, 25 * 60 * 60, -HALF_AN_HOUR] {
-            let mut harness = harness_with_lost_answer(tag, ahead_s, Work::Done).await;
+            let mut harness = harness_with_lost_answer(tag, ahead_s, FaultedWork::Done).await;
             harness.advance(after_key_expiry());
             harness.drain().await;
             let case = format!("{tag:?} {ahead_s}: {}", harness.of("c", "reason"));
@@ -78,8 +78,10 @@ async fn mirrored_create_is_made_once_when_both_clocks_were_fast() {
         harness.settings.reconcile_tag = tag.map(str::to_owned);
         harness.clock.set_wall(START.parse::<Timestamp>().unwrap() + SignedDuration::from_hours(2));
         harness.intend("c", "create", None, Some(wanted()));
-        harness.inject(Fault::new(Effect::Date { ahead_s: 2 * 60 * 60 }));
-        harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+        harness.inject(Fault::new(FaultEffect::Date { ahead_s: 2 * 60 * 60 }));
+        harness.inject(
+            Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once(),
+        );
         harness.drain().await;
         harness.sandbox.world().clear_faults();
         assert!(harness.sweep().await.failure.is_none());
@@ -96,7 +98,7 @@ async fn mirrored_create_is_made_once_when_both_clocks_were_fast() {
 
 #[tokio::test]
 async fn removed_tag_is_found_in_the_log() {
-    let mut harness = harness_with_lost_answer(Some("intent"), 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(Some("intent"), 0, FaultedWork::Done).await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
     harness.sandbox.world().update(&made, json!({"email": "b@example.com", "metadata": {}}));
@@ -111,7 +113,7 @@ async fn removed_tag_is_found_in_the_log() {
 async fn window_without_a_right_total_proves_no_absence() {
     for total in [json!({"total": null}), json!({"total": "2"}), json!({"total": 7}), json!({"total": -1})] {
         for tag in [None, Some("intent")] {
-            let mut harness = harness_with_lost_answer(tag, 0, Work::Skipped).await;
+            let mut harness = harness_with_lost_answer(tag, 0, FaultedWork::Skipped).await;
             harness.advance(after_key_expiry());
             harness.inject(envelope(total.clone()));
             harness.drain().await;
@@ -126,7 +128,7 @@ async fn window_without_a_right_total_proves_no_absence() {
 async fn window_without_a_right_total_proves_presence() {
     for total in [json!({"total": null}), json!({"total": 7}), json!({"total": 7, "last_page": "x"})] {
         for tag in [None, Some("intent")] {
-            let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
+            let mut harness = harness_with_lost_answer(tag, 0, FaultedWork::Done).await;
             harness.advance(after_key_expiry());
             harness.inject(envelope(total.clone()));
             harness.drain().await;
@@ -142,10 +144,10 @@ async fn window_without_a_right_total_proves_presence() {
 
 #[tokio::test]
 async fn create_hidden_twice_by_a_window_with_a_wrong_total_parks() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     let made = harness.sandbox.world().ids()[0].clone();
     harness.advance(after_key_expiry());
-    harness.inject(Fault::new(Effect::Hide { ids: vec![made], every: None }).call(Call::List));
+    harness.inject(Fault::new(FaultEffect::Hide { ids: vec![made], every: None }).call(FaultedCall::List));
     harness.inject(envelope(json!({"total": 1})));
     harness.drain().await;
     assert_eq!(outcome(&harness), expected("parked", 1), "{}", harness.of("c", "reason"));
@@ -153,7 +155,7 @@ async fn create_hidden_twice_by_a_window_with_a_wrong_total_parks() {
 
 #[tokio::test]
 async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -165,7 +167,7 @@ async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
 
 #[tokio::test]
 async fn window_does_not_end_at_a_full_page_despite_its_hints() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -179,11 +181,13 @@ async fn window_does_not_end_at_a_full_page_despite_its_hints() {
 #[tokio::test]
 async fn mirrored_customer_hidden_by_the_window_is_requested_by_id() {
     for tag in [None, Some("intent")] {
-        let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
+        let mut harness = harness_with_lost_answer(tag, 0, FaultedWork::Done).await;
         assert!(harness.sweep().await.failure.is_none());
         let made = harness.sandbox.world().ids()[0].clone();
         harness.advance(after_key_expiry());
-        harness.inject(Fault::new(Effect::Hide { ids: vec![made.clone()], every: None }).call(Call::List));
+        harness.inject(
+            Fault::new(FaultEffect::Hide { ids: vec![made.clone()], every: None }).call(FaultedCall::List),
+        );
         harness.inject(envelope(json!({"total": 0, "last_page": 0})));
         harness.drain().await;
         assert_eq!(outcome(&harness), expected("done", 1), "{tag:?}: {}", harness.of("c", "reason"));
@@ -194,7 +198,7 @@ async fn mirrored_customer_hidden_by_the_window_is_requested_by_id() {
 #[tokio::test]
 async fn create_with_a_fresh_key_is_sent_again_with_any_total() {
     for tag in [None, Some("intent")] {
-        for work in [Work::Done, Work::Skipped] {
+        for work in [FaultedWork::Done, FaultedWork::Skipped] {
             let mut harness = harness_with_lost_answer(tag, 0, work).await;
             harness.advance(SignedDuration::from_mins(1));
             harness.inject(envelope(json!({"total": 7})));
@@ -211,7 +215,7 @@ async fn create_with_a_fresh_key_is_sent_again_with_any_total() {
 
 #[tokio::test]
 async fn create_after_a_server_error_parks_without_proof_of_absence() {
-    let mut harness = harness_with_server_error(Work::Skipped).await;
+    let mut harness = harness_with_server_error(FaultedWork::Skipped).await;
     harness.advance(SignedDuration::from_mins(1));
     harness.inject(envelope(json!({"total": 7})));
     harness.drain().await;
@@ -226,7 +230,7 @@ async fn unrelated_customers_park_no_create() {
         json!({"email": null}),
     ];
     for after in [SignedDuration::from_secs(5), after_key_expiry()] {
-        for work in [Work::Done, Work::Skipped] {
+        for work in [FaultedWork::Done, FaultedWork::Skipped] {
             for is_noticed in [true, false] {
                 let mut harness = harness_with_server_error(work).await;
                 let ids = others.clone().map(|other| harness.sandbox.world().create(other));
@@ -262,7 +266,7 @@ async fn customer_with_the_same_email_counts_only_where_metadata_and_card_fit() 
     ];
     for (other, state) in cases {
         for is_gone in [false, true] {
-            let mut harness = harness_with_server_error(Work::Skipped).await;
+            let mut harness = harness_with_server_error(FaultedWork::Skipped).await;
             let id = harness.sandbox.world().create(other.clone());
             assert!(harness.sweep().await.failure.is_none());
             if is_gone {
@@ -283,7 +287,7 @@ async fn create_with_an_edited_customer_parks() {
         (false, json!({"email": "b@example.com"})),
         (false, json!({"metadata": {"n": "9"}})),
     ] {
-        let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+        let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
         let made = harness.sandbox.world().ids()[0].clone();
         if is_seen_before {
             assert!(harness.sweep().await.failure.is_none());
@@ -303,7 +307,9 @@ async fn old_customer_first_seen_late_is_not_taken_for_the_created_one() {
     let old = harness.sandbox.world().create(wanted());
     harness.advance(SignedDuration::from_hours(48));
     harness.intend("c", "create", None, Some(wanted()));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Create).once(),
+    );
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
     harness.advance(after_key_expiry());
@@ -314,7 +320,7 @@ async fn old_customer_first_seen_late_is_not_taken_for_the_created_one() {
 
 #[tokio::test]
 async fn window_with_a_random_total_proves_presence_and_never_absence() {
-    for (work, state, creates) in [(Work::Done, "done", 1), (Work::Skipped, "parked", 0)] {
+    for (work, state, creates) in [(FaultedWork::Done, "done", 1), (FaultedWork::Skipped, "parked", 0)] {
         let mut harness = harness_with_lost_answer(None, 0, work).await;
         for n in 0..12 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
@@ -333,7 +339,7 @@ async fn window_with_a_random_total_proves_presence_and_never_absence() {
 #[tokio::test]
 async fn window_with_a_changing_total_proves_no_absence() {
     // Within a reading: the first page has another `total` than the second, which is correct.
-    let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Skipped).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -345,7 +351,7 @@ async fn window_with_a_changing_total_proves_no_absence() {
     // Between readings: one of two readings of one page has a `total` of 7, with the same
     // customers.
     for before in [0, 1] {
-        let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
+        let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Skipped).await;
         harness.advance(after_key_expiry());
         let request_for_the_time = 1;
         let seven = harness.inject(envelope(json!({"total": 7})).skip(request_for_the_time + before).once());
@@ -358,7 +364,7 @@ async fn window_with_a_changing_total_proves_no_absence() {
 #[tokio::test]
 async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
     for (past_end, repeated) in [(PastEnd::LastPage, Repeated::Never), (PastEnd::Empty, Repeated::Added)] {
-        let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+        let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
         for n in 0..22 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
         }
@@ -380,10 +386,10 @@ async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
 
 #[tokio::test]
 async fn window_that_grows_faster_than_it_is_read_has_a_page_limit() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     harness.advance(after_key_expiry());
     let drift = Drift { insert: 25, ..Drift::default() };
-    let grows = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List));
+    let grows = harness.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List));
     harness.drain().await;
     assert_eq!(outcome(&harness), expected("waiting", 1), "{}", harness.of("c", "reason"));
     let fired = harness.sandbox.world().fired(grows);

@@ -92,7 +92,7 @@ fn rotated_key_is_accepted_though_one_known_customer_is_silent() {
         harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
         harness.use_key("sk_test_new");
         let id = harness.sandbox.world().ids()[silent].clone();
-        let mut fault = komoju_sandbox::Fault::new(komoju_sandbox::Effect::status(410));
+        let mut fault = komoju_sandbox::Fault::new(komoju_sandbox::FaultEffect::status(410));
         fault.on.path = Some(format!("/customers/{id}"));
         harness.inject(fault);
         harness.expect(0, &["sync"]);

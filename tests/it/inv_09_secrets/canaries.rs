@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use komoju_testkit::search::{Canary, below};
 use komoju_testkit::{Installation, KEY, eventually, stop};
 use rand::distr::Alphanumeric;
@@ -160,9 +160,14 @@ fn error_that_repeats(status: u16, text: &str) -> Fault {
     let body = Payload::Text(format!(
         r#"{{"error": {{"code": "invalid_parameter", "message": "{text} is wrong", "param": "{text}"}}}}"#
     ));
-    let effect =
-        Effect::Status { status, body, retry_after: None, headers: Default::default(), work: Work::Skipped };
-    Fault::new(effect).call(Call::Create).once()
+    let effect = FaultEffect::Status {
+        status,
+        body,
+        retry_after: None,
+        headers: Default::default(),
+        work: FaultedWork::Skipped,
+    };
+    Fault::new(effect).call(FaultedCall::Create).once()
 }
 
 fn assert_absent(what: &str, directory: &Path, canaries: &[Canary]) {
@@ -248,7 +253,9 @@ fn check_no_secret_is_left(format: &str) {
         .execute(expect, rusqlite::params![ids[2], SecretsHarness::body(&conflicting).to_string()])
         .unwrap();
     secrets.eventually("conflict", "parked");
-    secrets.harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    secrets
+        .harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     let mut waiter = secrets.spawn(
         &["intent", "create", "--id", "lost", "--body", "-", "--wait"],
         &SecretsHarness::body(&lost).to_string(),
@@ -264,7 +271,7 @@ fn check_no_secret_is_left(format: &str) {
     secrets.harness.inject(error_that_repeats(500, &repeated_later));
     secrets.by_sql("repeated later", "create", None, &SecretsHarness::body(&repeated_later));
     secrets.eventually("repeated later", "done");
-    let held = secrets.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = secrets.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     secrets.by_sql("killed", "create", None, &SecretsHarness::body(&killed));
     let is_held = secrets.harness.within(Duration::from_secs(10), |world| world.fired(held) > 0);
     assert!(is_held, "the create is never sent");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, signal};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -12,7 +12,7 @@ use crate::PROGRAM;
 #[test]
 fn killed_sync_is_interrupted_and_the_next_one_is_complete() {
     let harness = Installation::with(PROGRAM, 57);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(4));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(4));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     sync.kill().unwrap();
@@ -31,7 +31,7 @@ fn lists(harness: &Installation) -> Vec<u64> {
 #[test]
 fn interrupted_import_resumes_and_a_fresh_sweep_follows() {
     let harness = Installation::with(PROGRAM, 300);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(16));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(16));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     // The earlier pages are applied at the latest when the next requests are in flight.
@@ -68,7 +68,7 @@ fn interrupted_import_resumes_and_a_fresh_sweep_follows() {
 #[test]
 fn stopped_sweep_resumes_with_another_page_size() {
     let harness = Installation::with(PROGRAM, 300);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(11));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(11));
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     signal("TERM", daemon.id());

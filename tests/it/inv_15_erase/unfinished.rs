@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
-use komoju_sandbox::Effect;
+use komoju_sandbox::FaultEffect;
 use komoju_testkit::{Installation, Process, eventually, own, signal};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ fn daemon_finishes_an_erasure_that_a_reader_or_a_kill_delayed() {
 fn erasure_during_a_sweep_of_the_daemon_succeeds() {
     let case = EraseCase::deleted(60);
     let harness = &case.harness;
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let daemon = start(harness);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     case.erase(0);

@@ -1,7 +1,7 @@
 //! Rows that other programs damaged, and columns that only the engine writes.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -67,7 +67,7 @@ async fn engine_columns_cannot_be_written_by_another_program() {
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_7"})));
     harness.intend("r", "create", None, Some(json!({"payment_details": "nonsense"})));
-    harness.on(Call::Update, Effect::status(503));
+    harness.on(FaultedCall::Update, FaultEffect::status(503));
     harness.drain().await;
     assert_eq!(harness.states(), ["u waiting", "r rejected"]);
     for set in [
@@ -123,7 +123,7 @@ async fn intent_marked_sending_by_another_program_is_sent() {
 async fn retry_by_sql_is_a_new_request() {
     let mut harness = InProcess::open(0).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::status(422)).call(Call::Create).once());
+    harness.inject(Fault::new(FaultEffect::status(422)).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "rejected");
     harness.sql("UPDATE intents SET state = 'queued' WHERE id = 'c'");
@@ -140,7 +140,9 @@ async fn cancel_by_sql_removes_the_base_of_the_read_back() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_once"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Update).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Update).once(),
+    );
     harness.drain().await;
     harness.advance(SignedDuration::from_mins(1));
     harness.drain().await;

@@ -5,7 +5,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 use rand::Rng;
 
 use super::Readings;
-use super::values::{Deleted, DeletedListed, LastPage, ListTimes, Order, PastEnd, Repeated, Ties, Total};
+use super::values::{
+    Deleted, DeletedListed, Edge, EventAnswers, EventData, EventTime, Events, LastPage, ListTimes, Order,
+    PastEnd, Repeated, Ties, Total,
+};
 use crate::random::pick;
 
 impl Readings {
@@ -66,6 +69,51 @@ impl Readings {
         }
         drawn
     }
+
+    /// Draws the readings about events and webhooks, and keeps the others. An event lags at most
+    /// `lag_most_ms`, and a delivery is delayed at most twice `delay_most_ms` of real time.
+    /// `EventAnswers::Hang` is never drawn, because no request would be answered.
+    ///
+    /// Each of them is exact in about half of the draws. The same state of `rng` draws the same
+    /// readings.
+    pub fn with_random_events(mut self, rng: &mut impl Rng, lag_most_ms: u64, delay_most_ms: u64) -> Self {
+        let percent = |rng: &mut _| if Rng::random(rng) { Rng::random_range(rng, 1..60) } else { 0 };
+        let number = |rng: &mut _, most| if Rng::random(rng) { Rng::random_range(rng, 0..=most) } else { 0 };
+        if rng.random() {
+            self.events = pick(rng, &[Events::WithWebhook, Events::Dropped]);
+        }
+        if rng.random_ratio(1, 4) {
+            self.event_answers = pick(
+                rng,
+                &[
+                    EventAnswers::Json403,
+                    EventAnswers::Json404,
+                    EventAnswers::Json500,
+                    EventAnswers::Html200,
+                    EventAnswers::Html403,
+                ],
+            );
+        }
+        self.event_lag_ms = number(rng, lag_most_ms);
+        self.event_time = pick(rng, &[EventTime::Change, EventTime::Appearance]);
+        self.event_loss_percent = percent(rng);
+        self.event_duplicate_percent = percent(rng);
+        self.event_disorder_s = number(rng, 10);
+        self.event_ties = pick(rng, &[Ties::Stable, Ties::Unstable]);
+        self.event_retention_s = rng.random::<bool>().then(|| rng.random_range(1..3600));
+        if rng.random() {
+            self.event_data = pick(rng, &[EventData::Id, EventData::Empty, EventData::Wrong]);
+        }
+        self.event_other_percent = percent(rng);
+        self.event_start_time = pick(rng, &[Edge::Inclusive, Edge::Exclusive]);
+        self.event_end_time = pick(rng, &[Edge::Inclusive, Edge::Exclusive]);
+        self.webhook_delay_ms = number(rng, delay_most_ms);
+        self.webhook_disorder_ms = number(rng, delay_most_ms);
+        self.webhook_drop_percent = percent(rng);
+        self.webhook_duplicate_percent = percent(rng);
+        self.webhook_wrong_signature_percent = percent(rng);
+        self
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +157,32 @@ mod tests {
         assert!(drawn.iter().all(|readings| readings.list_lag_s.max(readings.show_lag_s) <= 59));
         let at_most_2 = drawn.iter().any(|readings| readings.filtered_every.is_some_and(|k| k.get() < 2));
         assert!(!at_most_2, "a list that leaves out all customers is no list");
+    }
+
+    #[test]
+    fn random_events_repeat_by_seed_reach_every_value_and_keep_the_rest() {
+        use rand::SeedableRng;
+        use rand::rngs::StdRng;
+
+        let list = Readings { order: Order::ById, per_page_max: 7, ..Readings::default() };
+        let draw = |seed| list.clone().with_random_events(&mut StdRng::seed_from_u64(seed), 900, 5);
+        assert_eq!(draw(7), draw(7));
+        let exact = serde_json::to_value(&list).unwrap();
+        let drawn: Vec<_> = (0..500).map(|seed| serde_json::to_value(draw(seed)).unwrap()).collect();
+        for (field, value) in exact.as_object().unwrap() {
+            let values: std::collections::BTreeSet<String> =
+                drawn.iter().map(|readings| readings[field].to_string()).collect();
+            let is_drawn = field.starts_with("event") || field.starts_with("webhook");
+            let is_fixed = ["webhook_timeout_ms", "webhook_retry_ms", "webhook_attempts"];
+            let is_drawn = is_drawn && !is_fixed.contains(&field.as_str());
+            assert_eq!(values.len() > 1, is_drawn, "{field}");
+            assert!(values.contains(&value.to_string()), "{field} is never exact");
+            let choices = [("events", 3), ("event_answers", 6), ("event_data", 4), ("event_time", 2)];
+            for (_, count) in choices.into_iter().filter(|(choice, _)| choice == field) {
+                assert_eq!(values.len(), count, "{field}");
+            }
+        }
+        let most = |field: &str| drawn.iter().map(|readings| readings[field].as_u64().unwrap()).max();
+        assert_eq!((most("event_lag_ms") <= Some(900), most("webhook_delay_ms")), (true, Some(5)));
     }
 }

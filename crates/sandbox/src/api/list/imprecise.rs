@@ -4,53 +4,18 @@ use std::ops::Range;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use crate::account::{Customers, ListView};
-use crate::api::list::query::Window;
-use crate::random;
+use crate::api::list::query::PageWindow;
+use crate::draws::{Draw, Draws};
 use crate::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
-
-/// The random numbers of one request. Each [`Draw`] has its own numbers, so that a reading does not
-/// change the numbers of another one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Draws {
-    seed: u64,
-    request: u64,
-}
-
-/// The purpose of a random number.
-#[derive(Debug, Clone, Copy)]
-enum Draw {
-    Lag = 1,
-    Total,
-    Ties,
-    Repeated,
-}
-
-impl Draws {
-    /// Returns the random numbers of the request with this number.
-    pub(crate) fn new(seed: u64, request: u64) -> Self {
-        Self { seed, request }
-    }
-
-    /// Whether this read uses the copy that lags.
-    pub(crate) fn is_lagging(self, readings: &Readings) -> bool {
-        self.of(Draw::Lag, self.request, 0).random_range(0..100) < readings.lag_percent
-    }
-
-    /// Returns the generator for one purpose.
-    fn of(self, draw: Draw, which: u64, second: u64) -> ChaCha8Rng {
-        random::seeded([self.seed, draw as u64, which, second])
-    }
-}
 
 /// Returns the rows of a page.
 pub(crate) fn rows(
     state: &Customers,
     view: &ListView,
-    window: &Window,
+    window: &PageWindow,
     readings: &Readings,
     draws: Draws,
 ) -> Vec<u32> {
@@ -83,7 +48,7 @@ pub(crate) fn rows(
 /// Sets `total` and `last_page` of the envelope.
 pub(crate) fn envelope(
     envelope: &mut Map<String, Value>,
-    window: &Window,
+    window: &PageWindow,
     readings: &Readings,
     draws: Draws,
 ) {
