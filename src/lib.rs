@@ -37,7 +37,8 @@
 //! - An intent is claimed, with what its attempts must repeat, before a byte is sent. A create with
 //!   an unknown outcome is found at the remote or parked, never guessed ([`tasks::push`],
 //!   [`plan::attempt`], [`plan::creates`]).
-//! - A change that we pushed is not recorded again as a change by others ([`tasks::InFlightPushes`]).
+//! - A change that we pushed is not recorded again as a change by others
+//!   ([`tasks::InFlightPushes`]).
 //! - A backup has no payment token. A restored database sends and deletes nothing before an
 //!   operator has decided ([`store::file::backup`], [`store::file::restore`]).
 //! - No secret reaches a text ([`secret`]).

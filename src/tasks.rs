@@ -1,8 +1,8 @@
 //! The tasks of the daemon: pull, push and the spool.
 //!
 //! A task needs no input except its settings, and is safe to run again at any time. It reads, plans
-//! (`komoju_core::plan`, pure), applies the plan in transactions and reports. The caller wakes it; a
-//! task never schedules itself.
+//! (`komoju_core::plan`, pure), applies the plan in transactions and reports. The caller wakes it;
+//! a task never schedules itself.
 
 mod in_flight;
 pub mod pull;

@@ -9,8 +9,8 @@ use super::print::{self, Out, count};
 use super::{Exit, signals};
 use komoju_sandbox::{Fault, Options, Readings, Sandbox, SandboxWebhook};
 
-/// A local KOMOJU: the customers API with a population, a movable clock, events, webhooks and faults
-/// on request. Everything is in memory.
+/// A local KOMOJU: the customers API with a population, a movable clock, events, webhooks and
+/// faults on request. Everything is in memory.
 ///
 /// While it runs, `GET /_sandbox/` on its address lists the calls that change customers, emit
 /// events, register webhooks, inject faults and move its clock.
@@ -78,8 +78,8 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "JSON")]
     fault: Vec<String>,
     /// A webhook from the start, as JSON (repeatable): {"url": "http://127.0.0.1:8080/komoju",
-    /// "secret": "s", "types": ["customer.updated"]}. Without types it gets every event. The receiver
-    /// must be on this machine; a Unix socket is "unix:/SOCKET:/PATH".
+    /// "secret": "s", "types": ["customer.updated"]}. Without types it gets every event. The
+    /// receiver must be on this machine; a Unix socket is "unix:/SOCKET:/PATH".
     #[arg(long, value_name = "JSON")]
     webhook: Vec<String>,
     /// Write the base URL to this file once it listens.

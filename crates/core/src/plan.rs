@@ -1,5 +1,5 @@
-//! Plans: what an answer of the API means for the mirror and the outbox. Plans are pure functions of
-//! their arguments: no I/O, no clock, no randomness.
+//! Plans: what an answer of the API means for the mirror and the outbox. Plans are pure functions
+//! of their arguments: no I/O, no clock, no randomness.
 //!
 //! ```text
 //!   page of the list   ─▶ walk         which page is read next, and where does the list end?

@@ -19,7 +19,7 @@ const SHORTEST_EMAIL: usize = 5;
 /// SHORTEST_OTHER controls the length in bytes from which another value is searched.
 const SHORTEST_OTHER: usize = 6;
 
-/// Members that do not identify a person, or that have a rule of their own. A payment source is
+/// Members that do not identify a customer, or that have a rule of their own. A payment source is
 /// four digits and a month, and tokens are wiped when their intent settles.
 const NOT_IDENTIFYING: [&str; 12] = [
     "code",

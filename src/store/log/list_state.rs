@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::store::{Conn, StoreError};
 use komoju_core::time;
 
-/// LAG_REPORTED_FOR controls for how long a lag above `consistency_s` is reported: an operator who
-/// has raised the setting must see that it helped.
+/// LAG_REPORTED_FOR controls for how long a lag above `consistency_s` is reported: after
+/// raising the setting, the operator must see that it helped.
 const LAG_REPORTED_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// NAMED_AFTER controls how many sweeps in a row do not list a customer before it is named.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The words that no text uses, in any case; a hyphen stands for a space. An underscore separates
 /// words, so names of tests and functions are read, too.
 // word: the list itself
-const WORDS: &str = "who whom whose whoever nobody somebody anybody anew a-person is-told are-told";
+const WORDS: &str = "who whom whoever nobody somebody anybody anew a-person is-told are-told";
 
 /// WIDTH limits a line of prose, in characters.
 const WIDTH: usize = 100;
@@ -297,7 +297,7 @@ fn found(content: &str) -> Vec<String> {
 
 #[test]
 fn each_listed_word_is_found_in_any_case_and_in_a_name() {
-    assert_eq!(WORDS.split(' ').count(), 11);
+    assert_eq!(WORDS.split(' ').count(), 10);
     for word in WORDS.split(' ').map(|word| word.replace('-', " ")) {
         let expected = [format!("a.rs:2: {word}")];
         for line in [

@@ -348,8 +348,7 @@ async fn window_with_a_changing_total_proves_no_absence() {
     harness.drain().await;
     assert_eq!(outcome(&harness), expected("parked", 0), "{}", harness.of("c", "reason"));
 
-    // Between readings: one of two readings of one page has a `total` of 7, with the same
-    // customers.
+    // Between readings: one of two readings of a page has another `total`, and equal customers.
     for before in [0, 1] {
         let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Skipped).await;
         harness.advance(after_key_expiry());

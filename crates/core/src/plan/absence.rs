@@ -1,10 +1,10 @@
 //! Decides what a sweep does about the customers that it did not list, one answer at a time.
 //!
-//! A list can omit a customer for many reasons; a deletion is only one of them. A *suspect* is a live
-//! customer that no round of a sweep listed. It is requested by its id, and recorded as deleted only
-//! if two conditions hold. Its own answer says that it is gone. Within a minute after that, a *canary*
-//! answers: a customer that the sweep did list. The canary shows that the API answers correctly for
-//! this account at that moment.
+//! A list can omit a customer for many reasons; a deletion is only one of them. A *suspect* is a
+//! live customer that no round of a sweep listed. It is requested by its id, and recorded as
+//! deleted only if two conditions hold. Its own answer says that it is gone. Within a minute after
+//! that, a *canary* answers: a customer that the sweep did list. The canary shows that the API
+//! answers correctly for this account at that moment.
 //!
 //! ```text
 //!   suspects ─▶ up to the limit ────────────────▶ each is requested
@@ -12,8 +12,8 @@
 //!                                └▶ one exists ─▶ the list is imprecise: as many as the budget allows are requested
 //! ```
 //!
-//! [`AbsencePlan`] chooses one of these cases. [`AbsenceCheck`] then yields one [`AbsenceStep`] at a
-//! time and takes its answer. It never waits and never does I/O.
+//! [`AbsencePlan`] chooses one of these cases. [`AbsenceCheck`] then yields one [`AbsenceStep`] at
+//! a time and takes its answer. It never waits and never does I/O.
 //!
 //! An imprecise list must not disable the limit. If suspects exceeded the limit within a day, the
 //! deletions of that day are counted together ([`room`]).

@@ -2,7 +2,6 @@
 //!
 //! [`next_step`] is a function of [`AttemptFacts`] alone. The caller performs the step, adds the
 //! result to the facts, and calls it again:
-//!
 //! ```text
 //!   outcome of an earlier attempt unknown ─▶ find out: look for the create's customer, or read the update back
 //!   an expectation                        ─▶ read the customer and compare
@@ -10,8 +9,7 @@
 //!   nothing left to find out              ─▶ send, then interpret the answer
 //! ```
 //!
-//! An unknown outcome is never guessed. The attempt looks for proof at the API, and parks the intent
-//! if there is none.
+//! An unknown outcome is never guessed. Without proof at the API, the attempt parks the intent.
 
 mod answer;
 mod first;

@@ -35,8 +35,8 @@ impl LookupBudget {
         Self { kind, left: u64::MAX, unclear: 0, most_unclear: usize::MAX }
     }
 
-    /// Limits the requests for the pass's own suspects: to the number of pages that it read, or to 100
-    /// if that is larger.
+    /// Limits the requests for the pass's own suspects: to the number of pages that it read, or to
+    /// 100 if that is larger.
     pub fn limit(&mut self, pages: u64) {
         self.left = budget(pages);
         self.most_unclear = self.unclear + MOST_UNCLEAR;

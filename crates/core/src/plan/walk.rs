@@ -5,10 +5,10 @@
 //!   page ─▶ add_page ─▶ Read(next page) … ─▶ End ─▶ round over ─▶ read_again ─▶ the next round, or none
 //! ```
 //!
-//! Every number of an envelope is a hint ([`Hints`]). Hints decide which page is requested next, and
-//! never whether a page is used. A page is *barren* if it shows no customer that is new to the round.
-//! Absence from the list proves nothing. It only selects the customers that are requested one by one
-//! (see [`super::absence`]).
+//! Every number of an envelope is a hint ([`Hints`]). Hints decide which page is requested next,
+//! and never whether a page is used. A page is *barren* if it shows no customer that is new to the
+//! round. Absence from the list proves nothing. It only selects the customers that are requested
+//! one by one (see [`super::absence`]).
 
 use std::fmt;
 

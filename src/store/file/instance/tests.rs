@@ -38,6 +38,16 @@ fn is_free(path: &Path) -> bool {
     File::open(path).unwrap().try_lock().is_ok()
 }
 
+/// Waits until no process holds a lock of the database. A process that another test starts shares
+/// the locks of this one from its fork to its exec, also after they are dropped here.
+fn until_free(database: &Path) {
+    for path in [database.to_owned(), place::sibling(database, ".lock")] {
+        // Far more turns than a process needs to start.
+        let mut turns = (0..10_000_000).inspect(|_| std::thread::yield_now());
+        assert!(turns.any(|_| !path.exists() || is_free(&path)), "{} stays locked", path.display());
+    }
+}
+
 #[test]
 fn database_and_prepared_file_are_locked_until_the_instance_ends() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -51,7 +61,7 @@ fn database_and_prepared_file_are_locked_until_the_instance_ends() {
     std::fs::rename(at("prepared"), at("komoju.db")).unwrap();
     assert!(!is_free(&at("komoju.db")));
     drop(instance);
-    assert!(is_free(&at("komoju.db")));
+    until_free(&at("komoju.db"));
     // A file that exists is locked from the beginning.
     let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
     assert!(!is_free(&at("komoju.db")));
@@ -59,6 +69,7 @@ fn database_and_prepared_file_are_locked_until_the_instance_ends() {
     let refused = Instance::take(&at("other.db"), "run", Timestamp::UNIX_EPOCH).unwrap_err().to_string();
     assert!(refused.contains("under another name"), "{refused}");
     drop(instance);
+    until_free(&at("other.db"));
     drop(Instance::take(&at("other.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
 }
 
@@ -77,7 +88,9 @@ fn log_mark_is_kept_for_the_next_instance() {
     assert_eq!(holder.process(), Some(std::process::id()));
     assert_eq!(holder.trouble.as_deref(), Some("since then: no room"));
     drop(instance);
+    until_free(&path);
     assert_eq!(take().log_mark(), Some(&mark));
+    until_free(&path);
     assert_eq!(Instance::holder(&path).unwrap(), None);
 }
 
@@ -104,6 +117,7 @@ fn shared_lock_blocks_a_start_only_while_it_is_held() {
 
     let now = Timestamp::UNIX_EPOCH;
     drop(Instance::take(&path, "run", now).unwrap());
+    until_free(&path);
     let sharing = Instance::share(&path).unwrap();
     assert_eq!(Instance::holder(&path).unwrap(), None, "no process works on it");
     let refused = Instance::take(&path, "run", now).unwrap_err().to_string();

@@ -1,4 +1,6 @@
 //! Plans of attempts in printed form. Each case sets the facts and names the next step.
+//!
+//! Longer than 400 lines because it is one table of cases over one set of facts.
 
 use std::time::Duration;
 
