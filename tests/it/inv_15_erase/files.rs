@@ -126,7 +126,7 @@ fn erase_does_not_follow_a_symlink_in_place_of_a_spool_directory() {
     std::fs::create_dir(&claim).unwrap();
     std::fs::write(claim.join("b.json"), &refused).unwrap();
     let report = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);
-    let why = "it names this customer, and its acceptance has begun";
+    let why = "it names this customer and is being accepted";
     assert!(
         report["left"].as_array().unwrap().iter().any(|left| left["why"].as_str().unwrap().starts_with(why)),
         "{report}"
