@@ -3,7 +3,9 @@
 //! `Pace` decides how fast requests may be sent. The requests wait here.
 //!
 //! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push
-//! waits for one request of a sweep at most, and many pushes do not stop the mirror.
+//! waits for one request of a sweep at most, and many pushes do not stop the mirror. Among the reads,
+//! those of passes and those of events take turns in the same way, so that events get at most half
+//! of what a sweep leaves to them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,13 +19,15 @@ use crate::metrics;
 use komoju_core::Slowed;
 use komoju_core::time::LONGEST_PAUSE;
 
-/// The two kinds of requests that share the limiter.
+/// The kinds of requests that share the limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// A request that changes nothing at the remote.
+    /// A request of a pass.
     Read,
     /// A push.
     Write,
+    /// A request for events, or for a customer that an event names.
+    Event,
 }
 
 impl Share {
@@ -32,14 +36,7 @@ impl Share {
         match self {
             Self::Read => "read",
             Self::Write => "write",
-        }
-    }
-
-    /// Returns the other share.
-    fn other(self) -> Self {
-        match self {
-            Self::Read => Self::Write,
-            Self::Write => Self::Read,
+            Self::Event => "event",
         }
     }
 }
@@ -57,16 +54,43 @@ pub struct Limiter {
     clock: Arc<dyn Clock>,
     pause: Mutex<Option<Pause>>,
     /// One queue for each share, so that one request of each share is at the gate.
-    queues: [tokio::sync::Mutex<()>; 2],
+    queues: [tokio::sync::Mutex<()>; 3],
     gate: Mutex<Gate>,
     gate_changed: Notify,
 }
 
-/// The shares that wait at the gate, and the share that was admitted last.
+/// The shares that wait at the gate, and those that were admitted last.
 #[derive(Debug)]
 struct Gate {
-    waiting: [bool; 2],
+    waiting: [bool; 3],
     last: Share,
+    /// The last of the two reading shares.
+    last_reader: Share,
+}
+
+impl Gate {
+    /// Whether another share that waits is admitted before this one.
+    fn is_others_turn(&self, share: Share) -> bool {
+        let waits = |other: Share| self.waiting[other as usize];
+        let reader = match (waits(Share::Read), waits(Share::Event)) {
+            (true, true) if self.last_reader == Share::Read => Share::Event,
+            (true, _) => Share::Read,
+            (false, _) => Share::Event,
+        };
+        let reads_wait = waits(Share::Read) || waits(Share::Event);
+        match share {
+            Share::Write => reads_wait && self.last == Share::Write,
+            _ => (waits(Share::Write) && self.last != Share::Write) || reader != share,
+        }
+    }
+
+    /// Records that a request was admitted.
+    fn admitted(&mut self, share: Share) {
+        self.last = share;
+        if share != Share::Write {
+            self.last_reader = share;
+        }
+    }
 }
 
 /// A pause that the remote asked for.
@@ -103,7 +127,7 @@ impl Limiter {
             clock,
             pause: Mutex::new(None),
             queues: Default::default(),
-            gate: Mutex::new(Gate { waiting: [false; 2], last: Share::Write }),
+            gate: Mutex::new(Gate { waiting: [false; 3], last: Share::Write, last_reader: Share::Event }),
             gate_changed: Notify::new(),
         }
     }
@@ -141,17 +165,13 @@ impl Limiter {
         let _place = GatePlace { limiter: self, share };
         loop {
             let changed = self.gate_changed.notified();
-            let others_turn = {
-                let gate = self.gate();
-                gate.waiting[share.other() as usize] && gate.last == share
-            };
-            if others_turn {
+            if self.gate().is_others_turn(share) {
                 changed.await;
                 continue;
             }
             match self.try_admit() {
                 Ok(sent_at) => {
-                    self.gate().last = share;
+                    self.gate().admitted(share);
                     return sent_at;
                 }
                 // An answer may raise the rate meanwhile.

@@ -23,6 +23,7 @@ impl<'a> Meter<'a> {
     pub(super) fn new(call: &Call, clock: &'a dyn Clock) -> Self {
         let call = match call {
             Call::List { .. } => "list",
+            Call::Events { .. } => "events",
             Call::Show { .. } => "show",
             Call::Create => "create",
             Call::Update { .. } => "update",

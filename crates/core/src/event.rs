@@ -59,6 +59,41 @@ impl EventReading {
     }
 }
 
+/// One page of the event list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// How many events a full page holds, as the answer says; `None` where it does not.
+    pub per_page: Option<u64>,
+    /// The events about customers, in the answer's order.
+    pub events: Vec<Event>,
+    /// How many events are about something else, or cannot be read.
+    pub others: u64,
+    /// The newest time of any event on the page, by the server's clock.
+    pub newest: Option<Timestamp>,
+}
+
+impl EventPage {
+    /// Adds one item of the answer's `data`; `None` is an item that is not JSON.
+    pub fn add(&mut self, item: Option<&Value>) {
+        let created_at = item.and_then(|item| item.get("created_at")).and_then(Value::as_str);
+        self.newest = self.newest.max(created_at.and_then(time::read));
+        match item.map(EventReading::of) {
+            Some(EventReading::Customer(event)) => self.events.push(event),
+            Some(EventReading::Other | EventReading::Unreadable) | None => self.others += 1,
+        }
+    }
+
+    /// Returns how many events the page has, of any type.
+    pub fn len(&self) -> u64 {
+        self.events.len() as u64 + self.others
+    }
+
+    /// Returns whether the page has no event.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Returns the customer that an event's `data` names.
 fn customer_of(data: &Value) -> Option<CustomerId> {
     let id = match data {

@@ -28,7 +28,7 @@ pub use attention::{Attention, Severity};
 pub use change::{Entry, Kind, Origin, Standing};
 pub use customer::{BadCustomer, Customer, CustomerId};
 pub use diff::Diff;
-pub use event::{Event, EventReading};
+pub use event::{Event, EventPage, EventReading};
 pub use listed::{Listed, Source};
 pub use page::{Hints, Page, PageQuery};
 pub use pass::{Outcome, PassId, PassKind, Tally};

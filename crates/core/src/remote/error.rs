@@ -13,6 +13,11 @@ pub enum Call {
         /// Which.
         page: u64,
     },
+    /// One page of the event list.
+    Events {
+        /// Which page.
+        page: u64,
+    },
     /// One customer.
     Show {
         /// Which; masked, for an id may be anything.
@@ -36,6 +41,7 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List { page } => write!(f, "GET /customers page {page}"),
+            Self::Events { page } => write!(f, "GET /events page {page}"),
             Self::Show { id } => write!(f, "GET /customers/{id}"),
             Self::Create => f.write_str("POST /customers"),
             Self::Update { id } => write!(f, "PATCH /customers/{id}"),
