@@ -93,7 +93,7 @@ metrics! {
 }
 
 /// The values of the label `call`.
-pub const CALLS: [&str; 5] = ["list", "show", "create", "update", "delete"];
+pub const CALLS: [&str; 6] = ["list", "show", "events", "create", "update", "delete"];
 
 /// The values of the label `answer`: the result of a request.
 pub const ANSWERS: [&str; 9] = [

@@ -4,6 +4,7 @@
 //! schedules itself.
 
 mod echoes;
+pub mod events;
 pub mod pull;
 pub mod push;
 pub mod spool;

@@ -109,6 +109,18 @@ impl Echoes {
     }
 }
 
+impl Echoes {
+    /// An answer about this customer alone was applied: answers that were requested before it are older.
+    pub(super) fn read_applied(&self, customer: &CustomerId) {
+        let mut state = self.state();
+        state.now += 1;
+        let now = state.now;
+        if !state.asked.is_empty() {
+            state.settled.insert(customer.clone(), now);
+        }
+    }
+}
+
 impl Asked {
     /// When it was requested, by the clock that stamps the change log.
     pub fn requested_at(&self) -> Timestamp {

@@ -23,6 +23,7 @@ mod ask;
 mod conclude;
 mod failure;
 mod finish;
+mod hints;
 mod marks;
 mod mirror;
 mod page;
@@ -117,6 +118,8 @@ pub struct Pull<R> {
     progress: watch::Sender<Progress>,
     dice: Mutex<StdRng>,
     echoes: Arc<Echoes>,
+    /// The newest answers about customers that events named.
+    recent: hints::Recent,
 }
 
 /// A pass under way.
@@ -183,7 +186,8 @@ impl<R: Remote> Pull<R> {
         let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
         let progress = watch::Sender::new(Progress::default());
         let masker = Masker::new(Some(&key));
-        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, echoes: Arc::default() }
+        let (echoes, recent) = (Arc::default(), hints::Recent::default());
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, echoes, recent }
     }
 
     /// Shares what is known of our own pushes with the pusher.

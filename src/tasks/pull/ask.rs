@@ -26,6 +26,19 @@ pub(super) enum Found {
     Unclear(Failure),
 }
 
+impl Found {
+    /// The result of requesting one customer. That it cannot be had is an answer too: the others are requested all the same.
+    pub(super) fn of(shown: Result<Shown, Failure>) -> Result<Self, Failure> {
+        match shown {
+            Ok(Shown::Found(customer)) => Ok(Self::Alive(customer)),
+            Ok(Shown::Unreadable(bad)) => Ok(Self::Unreadable(bad)),
+            Ok(Shown::NotFound) => Ok(Self::Gone),
+            Err(failure @ Failure::Setback { .. }) => Ok(Self::Unclear(failure)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
 impl<R: Remote> Pull<R> {
     /// Tries until it succeeds, fails for good, has failed `tries_left` times, or we are told to stop. Stopping drops a request
     /// that is under way: reading has no effect at the remote.
@@ -66,17 +79,10 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Asks for one customer, up to `tries` times. That it cannot be had is an answer too: the others are asked all the same.
+    /// Requests one customer, up to `tries` times.
     pub(super) async fn look_up(&self, id: &CustomerId, tries: usize) -> Result<Found, Failure> {
-        let shown =
-            self.persist(tries, || async { self.remote.show(id).await.map_err(Setback::Remote) }).await;
-        match shown {
-            Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
-            Ok(Shown::Unreadable(bad)) => Ok(Found::Unreadable(bad)),
-            Ok(Shown::NotFound) => Ok(Found::Gone),
-            Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
-            Err(failure) => Err(failure),
-        }
+        let request = || async { self.remote.show(id).await.map_err(Setback::Remote) };
+        Found::of(self.persist(tries, request).await)
     }
 
     /// Up to `count` live customers from anywhere in the mirror; those whose deletion is in doubt only where others lack.

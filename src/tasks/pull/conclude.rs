@@ -302,7 +302,7 @@ fn plan_null_source(
 
 /// Plans to hold these deletions, in a hold of their own. Those that an operator has decided about, or that are held already, stay as
 /// they are.
-fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
+pub(super) fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
     let (mut held, mut superseding) = (Vec::new(), Vec::new());
     for &row in rows {
         // While the sweep ran, an operator may have decided about it, or our own push may have deleted it.

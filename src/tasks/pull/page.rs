@@ -316,21 +316,35 @@ fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     }
 }
 
-/// Plans what a customer's own GET changes, where it may be applied; returns whether something is recorded.
+/// What became of a customer's own GET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LookupEffect {
+    /// A change is recorded.
+    Recorded,
+    /// The mirror has this state already.
+    Unchanged,
+    /// The answer is not applied.
+    LeftOut,
+}
+
+/// Plans what a customer's own GET changes, where it may be applied.
 pub(super) fn plan_lookup(
     view: &mut View<'_>,
     asked: &Asked,
     customer: Customer,
     occasion: Occasion,
     consistency: Consistency,
-) -> Result<bool, StoreError> {
+) -> Result<LookupEffect, StoreError> {
     let stored = view.find(customer.id())?;
     let read = Read { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
     match observe(view, asked, customer, stored.as_ref(), read)?.plan {
-        CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
+        CustomerPlan::Record(kind, customer) => {
+            view.record(kind, customer, stored, None).map(|_| LookupEffect::Recorded)
+        }
+        CustomerPlan::Keep => Ok(LookupEffect::Unchanged),
         plan => {
             leave_out(view, plan);
-            Ok(false)
+            Ok(LookupEffect::LeftOut)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ask::Found;
-use super::page::plan_lookup;
+use super::page::{LookupEffect, plan_lookup};
 use super::view::View;
 use super::{Failure, Pull};
 use crate::remote::Remote;
@@ -79,9 +79,9 @@ impl<R: Remote> Pull<R> {
             let is_same = view.end_recheck(&id, customer.as_ref())?;
             let Some(customer) = customer else { return Ok(false) };
             view.end_hold(&id, End::Alive)?;
-            let is_recorded = plan_lookup(view, &asked, customer, Occasion::Recheck, consistency)?;
+            let effect = plan_lookup(view, &asked, customer, Occasion::Recheck, consistency)?;
             // The state that was left out is the customer's state after all.
-            let is_exceeded = is_same && is_recorded;
+            let is_exceeded = is_same && effect == LookupEffect::Recorded;
             if is_exceeded {
                 view.note_lag_exceeded();
             }
