@@ -8,6 +8,7 @@
 pub mod alerts;
 mod cadence;
 mod error;
+mod follow;
 pub mod http;
 mod pass_loop;
 mod place;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use setup::{Pace, pull_settings, push_settings};
+use setup::{Pace, pull_settings, push_settings, tail_settings};
 use trouble::Trouble;
 
 use crate::clock::Clock;
@@ -41,6 +42,7 @@ use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError};
 use crate::tasks::Echoes;
+use crate::tasks::events::EventTail;
 use crate::tasks::pull::{Progress, Pull, Report};
 use crate::tasks::push::{Drained, Pusher, Signals};
 use crate::tasks::spool::{ScanSummary, Spool, SpoolSettings};
@@ -53,6 +55,15 @@ pub use systemd::notify_waiting;
 /// all of them.
 const MOST_STATUS_REQUESTS: usize = 64;
 
+/// The loops that must make progress, as messages name them.
+const LOOPS: [&str; 5] = [
+    "reading KOMOJU's customers",
+    "pushing intents",
+    "taking files",
+    "reading events",
+    "requesting customers that events name",
+];
+
 /// Everything that works on one database with one key, ready to run passes.
 pub struct App {
     store: Arc<Store>,
@@ -60,6 +71,8 @@ pub struct App {
     request_timeout: Duration,
     pull: Pull<Http>,
     pusher: Pusher<Http>,
+    /// Reads the event list; none where `events.enabled` is false.
+    tail: Option<EventTail<Http>>,
     spool: Spool,
     spool_dir: PathBuf,
     signals: Arc<Signals>,
@@ -69,8 +82,9 @@ pub struct App {
     health: watch::Sender<Health>,
     /// Notified when the first pass has ended, however it ended.
     first_pass: Notify,
-    /// The heartbeats of the loops that read the remote, push to it, and take files.
-    heartbeats: [Arc<Heartbeat>; 3],
+    /// The heartbeats of the loops that read the remote, push to it, take files, read events, and
+    /// request the customers that events name.
+    heartbeats: [Arc<Heartbeat>; 5],
     alerts: Option<Alerts>,
     database: PathBuf,
     /// The clock of all parts.
@@ -178,7 +192,16 @@ impl App {
         Ok(Self {
             spool: Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings),
             alerts: Alerts::new(config, Arc::clone(&store), &key, Arc::clone(&clock), round.clone()),
-            heartbeats: ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Heartbeat::of),
+            tail: tail_settings(config).map(|settings| {
+                EventTail::new(
+                    Arc::clone(&store),
+                    Arc::clone(&remote),
+                    Arc::clone(&clock),
+                    settings,
+                    round.clone(),
+                )
+            }),
+            heartbeats: LOOPS.map(Heartbeat::of),
             request_timeout: config.api.request_timeout(),
             database: store.path().to_owned(),
             statuses: watch::Sender::new(None),
@@ -311,11 +334,13 @@ impl App {
             std::future::pending::<Infallible>().await
         };
         let work = async {
-            let [pulling, pushing, files] = &self.heartbeats;
+            let [pulling, pushing, files, events, hints] = &self.heartbeats;
             tokio::try_join!(
                 pulling.drive(self.run_passes(&sweep_due, &probe_due)),
                 pushing.drive(self.push()),
-                files.drive(self.take_files())
+                files.drive(self.take_files()),
+                events.drive(self.follow_events()),
+                hints.drive(self.read_hinted())
             )
         };
         let observers = async {

@@ -128,6 +128,16 @@ keys! {
         consistency_s: u32 = 120, whole(0..=3600, "seconds; 0: reads never lag");
     }
 
+    /// How KOMOJU's events are followed between sweeps.
+    events: Events {
+        /// Whether the event list is read.
+        enabled: bool = true, switch;
+        /// Seconds between two readings while events arrive, 1 to 3600.
+        fastest_s: u32 = 10, whole(1..=3_600, "seconds between two readings while events arrive");
+        /// Seconds between two readings after ten minutes without an event, 1 to 3600.
+        slowest_s: u32 = 60, whole(1..=3_600, "seconds between two readings while no events arrive");
+    }
+
     /// How intents are sent to KOMOJU.
     outbound: Outbound {
         /// Whether anything may be created, changed or deleted at KOMOJU.
