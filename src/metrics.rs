@@ -79,6 +79,9 @@ metrics! {
     LIST_IMPRECISE = "komoju_sync_list_imprecise", MetricKind::Gauge, "1 while the list of customers is imprecise, as the last sweep that read it to its end found it.";
     UNLISTED = "komoju_sync_unlisted_customers", MetricKind::Gauge, "Live customers that the list leaves out and that answer to a single request.";
     LONGEST_LAG = "komoju_sync_longest_lag_seconds", MetricKind::Gauge, "The longest lag of a read behind a write that was measured, in seconds; 0 while there is none.";
+    EVENTS_OFF = "komoju_sync_events_off", MetricKind::Gauge, "1 while the event list cannot be read.";
+    OPEN_HINTS = "komoju_sync_open_hints", MetricKind::Gauge, "Customers that events name and that are not requested yet.";
+    FOUND_CHANGES = "komoju_sync_found_changes", MetricKind::Gauge, "Changes of the last seven days that were found at KOMOJU, those that an event reported and those that none did.";
     HELD_DELETIONS = "komoju_sync_held_deletions", MetricKind::Gauge, "Deletions that wait for an operator.";
     HELD_DELETES = "komoju_sync_held_delete_intents", MetricKind::Gauge, "Delete intents that wait for an operator because there are too many of them.";
     UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", MetricKind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";

@@ -60,6 +60,17 @@ impl fmt::Display for Attention {
             | Self::ImpreciseList { .. }
             | Self::LongUnlisted { .. }
             | Self::LagExceeded { .. } => self.list(f),
+            Self::EventsOff { since, reason } => write!(
+                f,
+                "the event list cannot be read since {since}: {reason}; changes are found by sweeps and probes meanwhile"
+            ),
+            Self::HintsPaused { until, reason } => write!(f, "not followed until {until}: {reason}"),
+            Self::PushesUnreported { pushes } => write!(
+                f,
+                "none of {} of the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* \
+                 (docs/operations.md)",
+                count(*pushes, "push of ours")
+            ),
             Self::SpoolBlocked(why) => write!(f, "no file is taken: {why}"),
             Self::StuckFile { name, why } => write!(f, "{name} in outbound.spool_dir: it {why}"),
             Self::RefusedFile(name) => write!(
