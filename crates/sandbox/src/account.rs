@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::population::{Card, Population, rfc3339};
 use crate::random;
 use crate::readings::{Order, Readings};
+use crate::webhooks::Webhooks;
 use events::{CREATED, DELETED, EventLog, UPDATED};
 
 mod emit;
@@ -34,6 +35,7 @@ pub struct SandboxAccount {
     state: Customers,
     rng: ChaCha8Rng,
     pub(crate) events: EventLog,
+    pub(crate) webhooks: Webhooks,
     /// The payment tokens that have been used.
     pub(crate) tokens: HashSet<String>,
     /// The time of the last [`SandboxAccount::tick`], by the sandbox's clock.
@@ -53,6 +55,7 @@ impl SandboxAccount {
         Self {
             rng: random::seeded([population.salt()]),
             events: EventLog::new(population.salt()),
+            webhooks: Webhooks::new(population.salt()),
             tokens: HashSet::new(),
             now,
             readings: Readings::default(),

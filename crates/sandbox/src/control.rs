@@ -1,7 +1,7 @@
 //! Owns the routes below `/_sandbox/`: the functions of [`World`] over HTTP, without a key.
 //!
-//! Customers are those of the default account; `?key=KEY` selects another account. Errors have
-//! KOMOJU's form.
+//! Customers, events and webhooks are those of the default account; `?key=KEY` selects another
+//! account. Errors have KOMOJU's form.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ mod answered;
 mod customers;
 mod events;
 mod settings;
+mod webhooks;
 
 use answered::{BASE, ControlAnswer, nothing_here};
 use customers::{create, delete, delete_all, list, restore, show, update};
@@ -30,6 +31,8 @@ use settings::{
     add_account, clear_faults, clear_requests, clock, faults, inject, latency, patch_readings, readings,
     refuse_key, remove_fault, requests, rotate_key, set_clock, set_latency, stats, trickle,
 };
+
+use webhooks::{clear_deliveries, deliveries, register, remove_webhook, settled, webhooks};
 
 /// The help page: method, path and effect of each call. A test calls each of them.
 const HELP: &[(&str, &str, &str)] = &[
@@ -68,6 +71,16 @@ const HELP: &[(&str, &str, &str)] = &[
         r#"gives the default account a new key: {"new": "sk_test_new", "old": "revoked"}, or "kept""#,
     ),
     ("POST", "/refusal", r#"refuses every key: {"as": "json_401"}, or json_403, html_401, html_403, null"#),
+    ("GET", "/webhooks", "the registered webhooks"),
+    (
+        "POST",
+        "/webhooks",
+        r#"registers a receiver on this machine: {"url": "http://127.0.0.1:8080/komoju", "secret": "s", "types": ["customer.updated"]}"#,
+    ),
+    ("DELETE", "/webhooks/{id}", "removes a webhook; its pending deliveries are canceled"),
+    ("GET", "/deliveries", "the deliveries of webhooks with their states"),
+    ("GET", "/deliveries/settled", "the same, answered once no delivery is pending"),
+    ("DELETE", "/deliveries", "drops the settled deliveries"),
     ("GET", "/requests", "the latest requests to the API"),
     ("DELETE", "/requests", "drops the logged requests"),
     ("GET", "/stats", "counters"),
@@ -89,6 +102,10 @@ pub(crate) fn routes() -> Router<Arc<SandboxServer>> {
         .route("/accounts", post(all(add_account)))
         .route("/key", post(all(rotate_key)))
         .route("/refusal", post(all(refuse_key)))
+        .route("/webhooks", get(all(webhooks)).post(all(register)))
+        .route("/webhooks/{id}", routing::delete(one(remove_webhook)))
+        .route("/deliveries", get(all(deliveries)).delete(all(clear_deliveries)))
+        .route("/deliveries/settled", get(settled))
         .route("/requests", get(all(requests)).delete(all(clear_requests)))
         .route("/stats", get(all(stats)))
         .route("/trickle", post(all(trickle)))
@@ -134,7 +151,7 @@ fn help(_: &mut World, _: &Request) -> ControlAnswer {
     Ok(ApiAnswer::ok(&json!({
         "about": "A local KOMOJU for tests. The API itself is below /api/v1.",
         "calls": calls,
-        "accounts": "?key=KEY selects another account in calls about customers.",
+        "accounts": "?key=KEY selects another account in calls about customers, events and webhooks.",
     })))
 }
 
@@ -147,6 +164,7 @@ mod tests {
     use super::*;
     use crate::faults::Fault;
     use crate::options::Options;
+    use crate::webhooks::SandboxWebhook;
 
     async fn ask(server: &Arc<SandboxServer>, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = hyper::Request::builder().method(method).uri(format!("{BASE}{path}"));
@@ -157,6 +175,11 @@ mod tests {
             panic!("{method} {path} is not answered");
         };
         (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap())
+    }
+
+    fn webhook() -> SandboxWebhook {
+        let url = "http://127.0.0.1:9/".to_owned();
+        SandboxWebhook { url, secret: "s".to_owned(), types: Vec::new() }
     }
 
     fn server() -> Arc<SandboxServer> {
@@ -177,7 +200,11 @@ mod tests {
             if (method, path) == ("POST", "/customers/{id}") {
                 server.world().delete(&id);
             }
-            let id = if path.starts_with("/faults") { fault.0.to_string() } else { id };
+            let id = match path {
+                path if path.starts_with("/faults") => fault.0.to_string(),
+                "/webhooks/{id}" => server.world().register_webhook(webhook()).unwrap().0.to_string(),
+                _ => id,
+            };
             let example = match (does.find('{'), does.rfind('}')) {
                 (Some(from), Some(to)) if !does.contains(" or {") => &does[from..=to],
                 (Some(from), _) => &does[from..=from + does[from..].find('}').unwrap()],

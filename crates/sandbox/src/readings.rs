@@ -45,8 +45,8 @@ pub struct Readings {
     pub events: Events,
     /// The answer to requests for events.
     pub event_answers: EventAnswers,
-    /// How many milliseconds after its change an event appears in the list, by the sandbox's clock.
-    /// Webhooks do not wait for it.
+    /// How many milliseconds after its change an event appears in the list, by the sandbox's
+    /// clock. Webhooks do not wait for it.
     pub event_lag_ms: u64,
     /// The `created_at` of an event that lags.
     pub event_time: EventTime,
@@ -103,8 +103,27 @@ pub struct Readings {
     pub deleted_listed: DeletedListed,
     /// The limit of requests a second; no limit by default.
     pub rate_limit: Option<RateLimit>,
-    /// The seed of random totals, ties, repeated rows and lagging reads. What is random about events
-    /// depends on the seed of their account.
+    /// How many milliseconds after its event a delivery of a webhook is sent. This and the other
+    /// times of webhooks are real time, not the sandbox's clock.
+    pub webhook_delay_ms: u64,
+    /// The most milliseconds by which a delivery is sent later still. Each delivery has its own, so
+    /// that later events overtake earlier ones.
+    pub webhook_disorder_ms: u64,
+    /// The percentage of deliveries that are never sent.
+    pub webhook_drop_percent: u8,
+    /// The percentage of events that are delivered twice.
+    pub webhook_duplicate_percent: u8,
+    /// The percentage of attempts whose signature is wrong.
+    pub webhook_wrong_signature_percent: u8,
+    /// How many milliseconds a receiver may take for its answer.
+    pub webhook_timeout_ms: u64,
+    /// The pause before the second attempt of a delivery, in milliseconds. It doubles for each
+    /// further attempt, up to an hour.
+    pub webhook_retry_ms: u64,
+    /// The most attempts of a delivery. Another attempt follows one that is not answered with 2xx.
+    pub webhook_attempts: u32,
+    /// The seed of random totals, ties, repeated rows and lagging reads. What is random about
+    /// events and webhooks depends on the seed of their account.
     pub seed: u64,
 }
 
@@ -152,6 +171,14 @@ impl Default for Readings {
             deleted: Deleted::NotFound,
             deleted_listed: DeletedListed::Never,
             rate_limit: None,
+            webhook_delay_ms: 0,
+            webhook_disorder_ms: 0,
+            webhook_drop_percent: 0,
+            webhook_duplicate_percent: 0,
+            webhook_wrong_signature_percent: 0,
+            webhook_timeout_ms: 10_000,
+            webhook_retry_ms: 1000,
+            webhook_attempts: 25,
             seed: 1,
         }
     }

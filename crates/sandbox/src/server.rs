@@ -18,6 +18,7 @@ use crate::world::World;
 pub(crate) mod connection;
 mod frozen;
 mod lock;
+pub(crate) mod webhooks;
 
 use frozen::FrozenAnswers;
 use lock::Lock;
@@ -45,7 +46,8 @@ impl SandboxServer {
         self.lock.lock()
     }
 
-    /// Waits until a condition holds. It is checked after each request, answer and removed fault.
+    /// Waits until a condition holds. It is checked after each request, answer, removed fault,
+    /// attempt of a delivery, and use of the readings.
     pub(crate) async fn until(&self, mut holds: impl FnMut(&World) -> bool) {
         let mut changes = self.world().changes();
         while !holds(&self.world()) {

@@ -1,12 +1,13 @@
 //! Owns the state of a sandbox: accounts, keys, clock, readings, faults and the request log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::Rng;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::account::ordered::Ordered;
 use crate::account::{EventIds, Reveal, SandboxAccount};
@@ -22,6 +23,9 @@ use crate::readings::{Locale, Readings, Source};
 
 mod arrival;
 mod trickle;
+mod webhooks;
+
+pub(crate) use webhooks::NewWebhook;
 
 /// The state of a sandbox. Customers are those of the default account; [`World::account`] returns
 /// other accounts.
@@ -39,6 +43,8 @@ pub struct World {
     limiter: FirewallLimiter,
     idempotency: IdempotencyStore,
     latency: Duration,
+    new_webhooks: Vec<NewWebhook>,
+    webhook_registered: Arc<Notify>,
     /// Counts the changes for which [`Sandbox::until`](crate::Sandbox::until) waits.
     changes: watch::Sender<u64>,
 }
@@ -62,6 +68,8 @@ impl World {
             limiter: FirewallLimiter::default(),
             idempotency: IdempotencyStore::default(),
             latency: options.latency,
+            new_webhooks: Vec::new(),
+            webhook_registered: Arc::new(Notify::new()),
             changes: watch::Sender::new(0),
         }
     }
@@ -297,7 +305,7 @@ impl World {
     }
 
     /// Counts a change.
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 }

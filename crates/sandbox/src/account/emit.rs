@@ -82,14 +82,15 @@ impl SandboxAccount {
         }
     }
 
-    /// Adds an event to the log.
+    /// Adds an event to the log, and queues its deliveries.
     fn publish(&mut self, now: Timestamp, kind: &str, data: Value, rng: &mut ChaCha8Rng) {
         let is_kept = match self.readings.events {
             // What was recorded is listed again when the reading changes back.
             Events::Kept | Events::Dropped => true,
-            Events::WithWebhook => false,
+            Events::WithWebhook => self.webhooks.are_subscribed_to(kind),
         };
-        self.events.record(now, kind, data, &self.readings, is_kept, rng);
+        let event = self.events.record(now, kind, data, &self.readings, is_kept, rng);
+        self.webhooks.publish(kind, &event, &self.readings);
     }
 
     /// Returns the `data` of an event about this customer.

@@ -17,4 +17,6 @@ mod limit;
 mod lists;
 mod paging;
 mod readings;
+mod receiver;
 mod sdk;
+mod webhooks;

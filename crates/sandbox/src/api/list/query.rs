@@ -73,8 +73,8 @@ impl Query {
         let start = parsed.start_time.as_deref().map(|text| time("start_time", text)).transpose()?;
         let end = parsed.end_time.as_deref().map(|text| time("end_time", text)).transpose()?;
         if start.is_some() || end.is_some() {
-            // Customers and events are created at a whole second. `from` is the first second that is listed,
-            // and `to` the first one that is not.
+            // Customers and events are created at a whole second. `from` is the first second that is
+            // listed, and `to` the first one that is not.
             let from = start.map_or(i64::MIN, |start| match start_edge {
                 Edge::Inclusive => round_up(start),
                 Edge::Exclusive => round_down(start) + 1,
