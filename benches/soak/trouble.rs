@@ -1,6 +1,6 @@
 //! Changes and faults at KOMOJU.
 
-use komoju_sandbox::{Call, Effect, Ending, Fault, Payload, Work};
+use komoju_sandbox::{Ending, Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -53,36 +53,45 @@ pub fn strike(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
 
 /// Draws a fault.
 fn any(dice: &mut StdRng) -> Fault {
-    let work = if dice.random() { Work::Done } else { Work::Skipped };
-    let push = *[Call::Create, Call::Update, Call::Delete].choose(dice).unwrap();
-    let any = *[Call::List, Call::Show, Call::Create, Call::Update, Call::Delete].choose(dice).unwrap();
+    let work = if dice.random() { FaultedWork::Done } else { FaultedWork::Skipped };
+    let push = *[FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete].choose(dice).unwrap();
+    let any = *[
+        FaultedCall::List,
+        FaultedCall::Show,
+        FaultedCall::Create,
+        FaultedCall::Update,
+        FaultedCall::Delete,
+    ]
+    .choose(dice)
+    .unwrap();
     let times = dice.random_range(1..4);
     match dice.random_range(0..24) {
-        0..3 => Fault::new(Effect::Reset { work }).call(push).once(),
-        3 => Fault::new(Effect::Close { work }).call(any).times(times),
+        0..3 => Fault::new(FaultEffect::Reset { work }).call(push).once(),
+        3 => Fault::new(FaultEffect::Close { work }).call(any).times(times),
         4..6 => {
             Fault::new(status(*[500, 502, 503, 504].choose(dice).unwrap(), work, None)).call(any).times(times)
         }
-        6 => Fault::new(status(429, Work::Skipped, Some("1"))).call(any).once(),
-        7 => Fault::new(status(409, Work::Skipped, None)).call(push).once(),
+        6 => Fault::new(status(429, FaultedWork::Skipped, Some("1"))).call(any).once(),
+        7 => Fault::new(status(409, FaultedWork::Skipped, None)).call(push).once(),
         8 => Fault::new(html(*[200, 403, 503].choose(dice).unwrap())).call(any).times(times),
-        9 => Fault::new(Effect::Cut { after: dice.random_range(0..200), ending: Ending::Reset })
+        9 => Fault::new(FaultEffect::Cut { after: dice.random_range(0..200), ending: Ending::Reset })
             .call(any)
             .once(),
-        10 => Fault::new(Effect::Body { body: Payload::Text("{\"resource\":".to_owned()) })
-            .call(Call::List)
+        10 => Fault::new(FaultEffect::Body { body: Payload::Text("{\"resource\":".to_owned()) })
+            .call(FaultedCall::List)
             .once(),
-        11 => Fault::new(Effect::Body { body: Payload::Json(json!({})) }).call(Call::List).once(),
-        12 => Fault::new(Effect::HugeBody { bytes: 1 << 32 }).call(Call::List).once(),
-        13 => Fault::new(Effect::GzipBomb { bytes: 1 << 30 }).call(Call::List).once(),
-        14 => Fault::new(Effect::Envelope { fields: json!({"total": -1}).as_object().unwrap().clone() })
+        11 => Fault::new(FaultEffect::Body { body: Payload::Json(json!({})) }).call(FaultedCall::List).once(),
+        12 => Fault::new(FaultEffect::HugeBody { bytes: 1 << 32 }).call(FaultedCall::List).once(),
+        13 => Fault::new(FaultEffect::GzipBomb { bytes: 1 << 30 }).call(FaultedCall::List).once(),
+        14 => Fault::new(FaultEffect::Envelope { fields: json!({"total": -1}).as_object().unwrap().clone() })
             .times(times),
-        15 => Fault::new(Effect::SamePage { page: 1, echo: Default::default() }).times(times),
-        16 => Fault::new(Effect::ShortList { keep: dice.random_range(0..1500) }).times(10),
-        17 => Fault::new(Effect::EmptyList).times(times),
-        18 => Fault::new(Effect::Hide { ids: Vec::new(), every: Some(dice.random_range(50..900)) }).times(40),
-        19 => Fault::new(Effect::Delay { ms: dice.random_range(50..2000) }).call(any).times(times),
-        20..22 => Fault::new(Effect::RandomDrift {
+        15 => Fault::new(FaultEffect::SamePage { page: 1, echo: Default::default() }).times(times),
+        16 => Fault::new(FaultEffect::ShortList { keep: dice.random_range(0..1500) }).times(10),
+        17 => Fault::new(FaultEffect::EmptyList).times(times),
+        18 => Fault::new(FaultEffect::Hide { ids: Vec::new(), every: Some(dice.random_range(50..900)) })
+            .times(40),
+        19 => Fault::new(FaultEffect::Delay { ms: dice.random_range(50..2000) }).call(any).times(times),
+        20..22 => Fault::new(FaultEffect::RandomDrift {
             seed: dice.random(),
             delete: 0,
             insert: 2,
@@ -90,15 +99,15 @@ fn any(dice: &mut StdRng) -> Fault {
             reorder: 2,
         })
         .times(20),
-        22 => Fault::new(Effect::Drip { every_ms: 1, bytes: 400 }).call(Call::List).once(),
+        22 => Fault::new(FaultEffect::Drip { every_ms: 1, bytes: 400 }).call(FaultedCall::List).once(),
         // A refused key is not used until the next start.
-        _ if dice.random_bool(0.2) => Fault::new(Effect::status(401)).call(any).once(),
-        _ => Fault::new(Effect::HugeHeader { bytes: 10 << 20 }).call(any).once(),
+        _ if dice.random_bool(0.2) => Fault::new(FaultEffect::status(401)).call(any).once(),
+        _ => Fault::new(FaultEffect::HugeHeader { bytes: 10 << 20 }).call(any).once(),
     }
 }
 
-fn status(status: u16, work: Work, retry_after: Option<&str>) -> Effect {
-    Effect::Status {
+fn status(status: u16, work: FaultedWork, retry_after: Option<&str>) -> FaultEffect {
+    FaultEffect::Status {
         status,
         body: Payload::Error,
         retry_after: retry_after.map(str::to_owned),
@@ -107,12 +116,12 @@ fn status(status: u16, work: Work, retry_after: Option<&str>) -> Effect {
     }
 }
 
-fn html(status: u16) -> Effect {
-    Effect::Status {
+fn html(status: u16) -> FaultEffect {
+    FaultEffect::Status {
         status,
         body: Payload::Html,
         retry_after: None,
         headers: Default::default(),
-        work: Work::Skipped,
+        work: FaultedWork::Skipped,
     }
 }

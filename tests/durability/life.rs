@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use jiff::SignedDuration;
 use komoju_core::intent::Intent;
-use komoju_sandbox::{Call, Effect, Fault, Sandbox, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Sandbox};
 use komoju_sync::clock::Clock;
 use komoju_sync::store::log::changes;
 use komoju_sync::store::outbox::accept::{Door, accept};
@@ -253,8 +253,8 @@ impl World {
         pusher.recover().await?;
         loop {
             if dice.random_ratio(1, 6) {
-                let work = if dice.random() { Work::Done } else { Work::Skipped };
-                harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
+                let work = if dice.random() { FaultedWork::Done } else { FaultedWork::Skipped };
+                harness.inject(Fault::new(FaultEffect::Reset { work }).call(FaultedCall::Create).once());
             }
             pusher.drain().await?;
             spool.tend_receipts().await?;

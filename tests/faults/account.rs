@@ -2,7 +2,7 @@
 //!
 //! Promises: invariant 8; exit code 4
 
-use komoju_sandbox::{Call, Effect, Fault, Payload};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Payload};
 
 use crate::case::Case;
 use crate::matrix::Ends::{Fails, Refused, Waits};
@@ -65,7 +65,7 @@ faults![
 
 impl Case {
     fn refused_from_page_3(&mut self, code: u16) {
-        self.inject(Fault::new(Effect::status(code)).call(Call::List).page(3));
+        self.inject(Fault::new(FaultEffect::status(code)).call(FaultedCall::List).page(3));
         self.endure_by_binary();
         let (list, pushes) = {
             let world = self.harness.sandbox.world();
@@ -80,7 +80,7 @@ impl Case {
     }
 
     fn blocked_on_page_3(&mut self, code: u16) {
-        self.inject(Fault::new(status(code, Payload::Html, None)).call(Call::List).page(3));
+        self.inject(Fault::new(status(code, Payload::Html, None)).call(FaultedCall::List).page(3));
         self.endure();
     }
 }

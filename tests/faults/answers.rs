@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use komoju_sandbox::{Call, Effect, Ending, Fault, Payload};
+use komoju_sandbox::{Ending, Fault, FaultEffect, FaultedCall, Payload};
 use komoju_testkit::eventually;
 use serde_json::json;
 
@@ -16,11 +16,11 @@ use crate::matrix::faults;
 /// What the process may hold at most, in kB, whatever it is sent.
 const MOST_MEMORY_KB: u64 = 64 << 10;
 
-fn body(payload: Payload) -> Effect {
-    Effect::Body { body: payload }
+fn body(payload: Payload) -> FaultEffect {
+    FaultEffect::Body { body: payload }
 }
 
-fn text(text: &str) -> Effect {
+fn text(text: &str) -> FaultEffect {
     body(Payload::Text(text.to_owned()))
 }
 
@@ -31,7 +31,7 @@ faults![
         "each answer ends after 100 bytes of the many that it announced",
         Fails("GET /customers page 1: no answer"),
         Retried,
-        |case| case.everything(Effect::Cut { after: 100, ending: Ending::Close }),
+        |case| case.everything(FaultEffect::Cut { after: 100, ending: Ending::Close }),
     ),
     (
         truncated_json,
@@ -83,9 +83,9 @@ faults![
         |case| {
             case.reconfigure("[api]\n", "[api]\nrequest_timeout_s = 1\n");
             // Whoever waits only for the next piece gets one in good time, and waits for the last one longer than this test does.
-            let drip = || Effect::Drip { every_ms: 150, bytes: 1 };
-            case.inject(Fault::new(drip()).call(Call::Create));
-            case.inject(Fault::new(drip()).call(Call::List).page(2).times(2));
+            let drip = || FaultEffect::Drip { every_ms: 150, bytes: 1 };
+            case.inject(Fault::new(drip()).call(FaultedCall::Create));
+            case.inject(Fault::new(drip()).call(FaultedCall::List).page(2).times(2));
             let mut sync = case.harness.spawn(&["sync"]);
             eventually("it gives up what does not become whole", || sync.try_wait().unwrap().is_some());
             let output = sync.wait_with_output().unwrap();
@@ -98,7 +98,7 @@ faults![
         "a page inflates to 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.swallows(Effect::GzipBomb { bytes: 10 << 30 }),
+        |case| case.swallows(FaultEffect::GzipBomb { bytes: 10 << 30 }),
     ),
     (
         ten_gigabytes,
@@ -106,7 +106,7 @@ faults![
         "a page has 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.swallows(Effect::HugeBody { bytes: 10 << 30 }),
+        |case| case.swallows(FaultEffect::HugeBody { bytes: 10 << 30 }),
     ),
     (
         a_header_of_ten_megabytes,
@@ -114,7 +114,7 @@ faults![
         "a header has 10 MB",
         Outlasts("GET /customers page 2: no answer"),
         Done,
-        |case| case.swallows(Effect::HugeHeader { bytes: 10_000_000 }),
+        |case| case.swallows(FaultEffect::HugeHeader { bytes: 10_000_000 }),
     ),
     (
         a_web_page_with_200,
@@ -154,7 +154,7 @@ faults![
         "the second page says that it holds another number of customers",
         Complete("57 live, 2 deleted"),
         Done,
-        |case| case.second_page(Effect::Envelope {
+        |case| case.second_page(FaultEffect::Envelope {
             fields: [("per_page".to_owned(), json!(7))].into_iter().collect()
         }),
     ),
@@ -170,10 +170,10 @@ faults![
 
 impl Case {
     /// An effect on the second page, twice; the process is small when it has read it.
-    fn swallows(&mut self, effect: Effect) {
-        self.inject(Fault::new(effect).call(Call::List).page(2).times(2));
+    fn swallows(&mut self, effect: FaultEffect) {
+        self.inject(Fault::new(effect).call(FaultedCall::List).page(2).times(2));
         // The pass is over and the process lives while its first push waits for an answer.
-        let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let held = self.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
         let sync = self.harness.spawn(&["sync"]);
         self.harness.until(|world| world.fired(held) == 1);
         let status = fs::read_to_string(format!("/proc/{}/status", sync.id())).unwrap();

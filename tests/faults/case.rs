@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Readings, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Readings};
 use komoju_sync::cli::sync_by;
 use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
 use komoju_sync::config::Config;
@@ -161,15 +161,15 @@ impl Case {
     }
 
     /// An effect on everything that is asked, for as long as it lasts.
-    pub fn everything(&mut self, effect: Effect) {
+    pub fn everything(&mut self, effect: FaultEffect) {
         self.inject(Fault::new(effect));
         self.endure();
     }
 
     /// An effect on the second page. What that page says beside its customers is a hint: it is not requested again, and the mirror
     /// is true afterwards.
-    pub fn second_page(&mut self, effect: Effect) {
-        self.inject(Fault::new(effect).call(Call::List).page(2));
+    pub fn second_page(&mut self, effect: FaultEffect) {
+        self.inject(Fault::new(effect).call(FaultedCall::List).page(2));
         self.endure();
         self.harness.assert_true();
         assert_eq!(self.pages_requested().iter().filter(|page| **page == 2).count(), 1);
@@ -199,15 +199,15 @@ impl Case {
     }
 
     /// An effect on every list, for as long as it lasts.
-    pub fn lists(&mut self, effect: Effect) {
-        self.inject(Fault::new(effect).call(Call::List));
+    pub fn lists(&mut self, effect: FaultEffect) {
+        self.inject(Fault::new(effect).call(FaultedCall::List));
         self.endure();
     }
 
     /// Each push takes effect once, and its answer is lost.
     pub fn lose_the_answers(&mut self) {
-        for push in [Call::Create, Call::Update, Call::Delete] {
-            self.inject(Fault::new(Effect::Reset { work: Work::Done }).call(push).once());
+        for push in [FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete] {
+            self.inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(push).once());
         }
     }
 

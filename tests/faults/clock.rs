@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, Payload};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Payload};
 use komoju_sync::clock::Clock as _;
 
 use crate::case::Case;
@@ -42,7 +42,7 @@ faults![
         UpdateRetried,
         |case| {
             let throttled = status(429, Payload::Code("too_many_requests".into()), Some("1"));
-            case.inject(Fault::new(throttled).call(Call::Update).once());
+            case.inject(Fault::new(throttled).call(FaultedCall::Update).once());
             case.jumps(YEAR);
         },
     ),
@@ -73,7 +73,8 @@ faults![
         Done,
         |case| {
             // The first who is asked for alone is the one who went.
-            let held = case.harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(1).once());
+            let held =
+                case.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show).skip(1).once());
             case.fired_when(move |harness| harness.fired(held));
             let clock = std::sync::Arc::clone(&case.clock);
             case.endure_while(async |harness| {
@@ -102,7 +103,7 @@ impl Case {
 
     /// While the third page is on its way, the clock is set by so many hours.
     fn jumps(&mut self, hours: i64) {
-        let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3).once());
+        let held = self.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(3).once());
         self.fired_when(move |harness| harness.fired(held));
         let clock = std::sync::Arc::clone(&self.clock);
         self.endure_while(async |harness| {

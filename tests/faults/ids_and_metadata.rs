@@ -2,7 +2,7 @@
 //!
 //! Promises: invariant 17
 
-use komoju_sandbox::{Effect, Fault, Payload};
+use komoju_sandbox::{Fault, FaultEffect, Payload};
 use serde_json::{Value, json};
 
 use crate::case::Case;
@@ -171,7 +171,7 @@ impl Case {
         // With its keys in the order in which KOMOJU writes them.
         let customer = r#"{"id":"odd","resource":"customer","email":"odd@example.com"}"#;
         self.harness.sandbox.world().put_raw(serde_json::from_str(customer).unwrap());
-        self.inject(Fault::new(Effect::Rewrite { find: customer.to_owned(), with }));
+        self.inject(Fault::new(FaultEffect::Rewrite { find: customer.to_owned(), with }));
         self.fired_when(|harness| harness.one("SELECT count(*) FROM unreadable_customers").parse().unwrap());
         self.endure();
     }

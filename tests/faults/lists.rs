@@ -2,7 +2,7 @@
 //!
 //! Promises: invariant 4
 
-use komoju_sandbox::{Call, Echo, Effect, Fault};
+use komoju_sandbox::{Echo, Fault, FaultEffect, FaultedCall};
 use serde_json::{Map, Value, json};
 
 use crate::case::Case;
@@ -10,9 +10,9 @@ use crate::matrix::Ends::{Complete, Partial, Waits};
 use crate::matrix::Outbox::Done;
 use crate::matrix::faults;
 
-fn says(fields: Value) -> Effect {
+fn says(fields: Value) -> FaultEffect {
     let Value::Object(fields) = fields else { panic!("{fields} is no object") };
-    Effect::Envelope { fields }
+    FaultEffect::Envelope { fields }
 }
 
 faults![
@@ -131,7 +131,7 @@ faults![
         Done,
         |case| {
             let change = Map::from_iter([("email".to_owned(), json!("twice@example.com"))]);
-            case.second_page(Effect::Twice { change });
+            case.second_page(FaultEffect::Twice { change });
         },
     ),
     (
@@ -141,7 +141,7 @@ faults![
         Waits("held      1 deletion"),
         Done,
         |case| {
-            case.lists(Effect::EmptyList);
+            case.lists(FaultEffect::EmptyList);
             assert_eq!(case.asked_alone(200), 56, "each living customer is verified");
             assert_eq!(case.asked_alone(404), 1);
             assert_eq!(case.deleted_by_passes(), 0, "no listed customer can be the canary");
@@ -154,7 +154,7 @@ faults![
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
-            case.lists(Effect::ShortList { keep: 28 });
+            case.lists(FaultEffect::ShortList { keep: 28 });
             assert_eq!(case.asked_alone(200), 29 + 1, "the other half, and a canary");
             case.harness.assert_true();
         },
@@ -166,7 +166,7 @@ faults![
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
-            case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
+            case.lists(FaultEffect::Hide { ids: Vec::new(), every: Some(2) });
             assert_eq!(case.asked_alone(200), 29 + 1, "the hidden customers, and a canary");
             case.harness.assert_true();
         },
@@ -184,7 +184,7 @@ faults![
             case.harness.expect(0, &["sync"]);
             case.harness.assert_true();
             case.harness.sandbox.world().clear_requests();
-            case.inject(Fault::new(Effect::ShortList { keep: 28 }).call(Call::List));
+            case.inject(Fault::new(FaultEffect::ShortList { keep: 28 }).call(FaultedCall::List));
             // 207 live, 28 listed, 100 verified by single requests: 79 are left.
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("79 customers were neither listed nor verified"), "{}", ran.stderr);
@@ -204,7 +204,7 @@ faults![
         Done,
         |case| {
             case.deletes_of_known(12);
-            case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
+            case.lists(FaultEffect::Hide { ids: Vec::new(), every: Some(2) });
             assert_eq!(case.deleted_by_passes(), 10);
             case.harness.expect(0, &["deletions", "approve"]);
         },
@@ -240,7 +240,7 @@ impl Case {
 
     /// The first page comes for every other one, and the list counts more customers: all are verified by single requests.
     fn repeats_first_page(&mut self, echo: Echo) {
-        self.inject(Fault::new(Effect::SamePage { page: 1, echo }).call(Call::List));
+        self.inject(Fault::new(FaultEffect::SamePage { page: 1, echo }).call(FaultedCall::List));
         self.endure_by_binary();
         assert_eq!(self.asked_alone(200), 47 + 1, "the customers of the other pages, and a canary");
         assert_eq!(self.asked_alone(404), 1);

@@ -2,7 +2,7 @@
 //!
 //! Promises: invariant 4
 
-use komoju_sandbox::{Call, Drift, Effect, Fault, Region};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Region};
 
 use crate::case::Case;
 use crate::matrix::Ends::Complete;
@@ -83,7 +83,7 @@ impl Case {
     fn moves_after(&mut self, pages: u64, drift: Drift) {
         self.reconfigure("[api]\n", "[api]\nmax_concurrent_requests = 1\n");
         self.list_moves();
-        self.inject(Fault::new(Effect::Drift(drift)).call(Call::List).times(pages));
+        self.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List).times(pages));
         self.endure();
     }
 

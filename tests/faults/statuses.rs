@@ -1,15 +1,15 @@
 //! Answers by their status.
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, RedirectTarget, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload, RedirectTarget};
 
 use crate::case::Case;
 use crate::matrix::Ends::{Complete, Fails};
 use crate::matrix::Outbox::{CreateRejected, CreateRetried, Done, Retried};
 use crate::matrix::faults;
 
-pub fn status(status: u16, body: Payload, retry_after: Option<&str>) -> Effect {
+pub fn status(status: u16, body: Payload, retry_after: Option<&str>) -> FaultEffect {
     let retry_after = retry_after.map(str::to_owned);
-    Effect::Status { status, body, retry_after, headers: Default::default(), work: Work::Skipped }
+    FaultEffect::Status { status, body, retry_after, headers: Default::default(), work: FaultedWork::Skipped }
 }
 
 faults![
@@ -19,7 +19,7 @@ faults![
         "everything is answered 500",
         Fails("GET /customers page 1: answered HTTP 500"),
         Retried,
-        |case| case.everything(Effect::status(500)),
+        |case| case.everything(FaultEffect::status(500)),
     ),
     (
         http_502,
@@ -27,7 +27,7 @@ faults![
         "everything is answered 502",
         Fails("GET /customers page 1: answered HTTP 502"),
         Retried,
-        |case| case.everything(Effect::status(502)),
+        |case| case.everything(FaultEffect::status(502)),
     ),
     (
         http_503,
@@ -35,7 +35,7 @@ faults![
         "everything is answered 503",
         Fails("GET /customers page 1: answered HTTP 503"),
         Retried,
-        |case| case.everything(Effect::status(503)),
+        |case| case.everything(FaultEffect::status(503)),
     ),
     (
         http_504,
@@ -43,7 +43,7 @@ faults![
         "everything is answered 504",
         Fails("GET /customers page 1: answered HTTP 504"),
         Retried,
-        |case| case.everything(Effect::status(504)),
+        |case| case.everything(FaultEffect::status(504)),
     ),
     (
         http_500_after_the_work,
@@ -52,14 +52,14 @@ faults![
         Complete("answered HTTP 500"),
         Retried,
         |case| {
-            let effect = || Effect::Status {
+            let effect = || FaultEffect::Status {
                 status: 500,
                 body: Payload::Error,
                 retry_after: None,
                 headers: Default::default(),
-                work: Work::Done,
+                work: FaultedWork::Done,
             };
-            for push in [Call::Create, Call::Update, Call::Delete] {
+            for push in [FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete] {
                 case.inject(Fault::new(effect()).call(push));
             }
             case.endure();
@@ -82,7 +82,7 @@ faults![
         CreateRejected,
         |case| {
             let declined = status(502, Payload::Code("card_declined".into()), None);
-            case.inject(Fault::new(declined).call(Call::Create));
+            case.inject(Fault::new(declined).call(FaultedCall::Create));
             case.endure();
         },
     ),
@@ -92,7 +92,7 @@ faults![
         "everything is answered 501",
         Fails("GET /customers page 1: answered HTTP 501"),
         Retried,
-        |case| case.everything(Effect::status(501)),
+        |case| case.everything(FaultEffect::status(501)),
     ),
     (
         http_418,
@@ -117,14 +117,14 @@ faults![
         Complete("POST /customers: answered HTTP 204 without a customer that can be read"),
         CreateRetried,
         |case| {
-            let effect = Effect::Status {
+            let effect = FaultEffect::Status {
                 status: 204,
                 body: Payload::Empty,
                 retry_after: None,
                 headers: Default::default(),
-                work: Work::Done,
+                work: FaultedWork::Done,
             };
-            case.inject(Fault::new(effect).call(Call::Create).once());
+            case.inject(Fault::new(effect).call(FaultedCall::Create).once());
             case.endure();
         },
     ),
@@ -157,7 +157,7 @@ faults![
 impl Case {
     /// Everything is redirected there, and nothing follows: one try at a page, and one at each push, is all that arrives.
     fn is_led(&mut self, to: RedirectTarget) {
-        self.everything(Effect::Redirect { status: 307, to, work: Work::Skipped });
+        self.everything(FaultEffect::Redirect { status: 307, to, work: FaultedWork::Skipped });
         let world = self.harness.sandbox.world();
         let own = format!("127.0.0.1:{}", self.harness.sandbox.address().port());
         assert!(

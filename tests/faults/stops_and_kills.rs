@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_testkit::{Process, eventually, signal};
 
@@ -76,7 +76,7 @@ pub const ELSEWHERE: &[crate::matrix::Row] = &[crate::matrix::Row {
 impl Case {
     /// The daemon, its pushes done, waiting for the third page.
     pub fn stuck_in_a_page(&mut self) -> Process {
-        let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+        let fault = self.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(3));
         self.fired_when(move |harness| harness.fired(fault));
         let daemon = self.harness.spawn(&["run"]);
         self.harness.until(|world| world.fired(fault) > 0);
@@ -86,7 +86,7 @@ impl Case {
 
     /// The daemon, its sweep complete, waiting for the answer to the create.
     fn stuck_in_a_create(&mut self) -> Process {
-        let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let fault = self.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
         self.fired_when(move |harness| harness.fired(fault));
         let daemon = self.harness.spawn(&["run"]);
         self.harness.until(|world| world.fired(fault) > 0);

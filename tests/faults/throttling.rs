@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Payload};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Payload};
 use komoju_sync::clock::Clock as _;
 use komoju_testkit::eventually;
 
@@ -22,7 +22,7 @@ const MOST: Duration = Duration::from_secs(15 * 60);
 /// Whether a wait was written down for `status`.
 const WRITTEN_DOWN: &str = "SELECT throttled_until IS NOT NULL FROM meta";
 
-fn throttled(retry_after: Option<&str>) -> Effect {
+fn throttled(retry_after: Option<&str>) -> FaultEffect {
     status(429, Payload::Code("too_many_requests".into()), retry_after)
 }
 
@@ -42,7 +42,7 @@ faults![
         Outlasts("the API asks to wait until"),
         Done,
         |case| {
-            case.inject(Fault::new(throttled(Some("3"))).call(Call::List).once());
+            case.inject(Fault::new(throttled(Some("3"))).call(FaultedCall::List).once());
             let sync = case.harness.spawn(&["sync"]);
             eventually("status tells", || {
                 case.harness.run(&["status"]).stdout.contains("waiting   the API asked us to wait until")
@@ -134,7 +134,7 @@ faults![
         Complete("POST /customers: the API asks to wait: HTTP 429"),
         Retried,
         |case| {
-            for push in [Call::Create, Call::Update, Call::Delete] {
+            for push in [FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete] {
                 case.inject(Fault::new(throttled(Some("120"))).call(push).once());
             }
             case.endure();
@@ -145,7 +145,7 @@ faults![
 impl Case {
     /// One list is answered so; returns how long the pass took by its own clock.
     fn throttled_once(&mut self, retry_after: &str) -> Duration {
-        self.inject(Fault::new(throttled(Some(retry_after))).call(Call::List).once());
+        self.inject(Fault::new(throttled(Some(retry_after))).call(FaultedCall::List).once());
         let start = self.clock.elapsed();
         self.endure();
         let bounded = "SELECT coalesce(throttled_until, '') FROM meta";
@@ -159,7 +159,7 @@ impl Case {
 #[test]
 fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
     let harness = komoju_testkit::Installation::with(PROGRAM, 5);
-    harness.inject(Fault::new(throttled(Some("2"))).call(Call::List).once());
+    harness.inject(Fault::new(throttled(Some("2"))).call(FaultedCall::List).once());
     let mut first = harness.spawn(&["sync"]);
     eventually("it is written down", || {
         harness.run(&["status"]).stdout.contains("the API asked us to wait until")
@@ -181,7 +181,7 @@ fn learned_rate_is_shown_and_holds_for_the_next_process() {
     assert_eq!(harness.one("SELECT slowed IS NULL FROM meta"), "1");
 
     // A process that is killed has stored it: after the refusal, not only at the end of its pass.
-    harness.inject(Fault::new(throttled(Some("600"))).call(Call::List).once());
+    harness.inject(Fault::new(throttled(Some("600"))).call(FaultedCall::List).once());
     let mut first = harness.spawn(&["sync"]);
     eventually("it is stored", || harness.one("SELECT slowed IS NOT NULL FROM meta") == "1");
     first.kill().unwrap();

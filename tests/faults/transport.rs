@@ -1,7 +1,7 @@
 //! Connections that do not come up, and that end too early.
 
 use base64::Engine as _;
-use komoju_sandbox::{Effect, Ending, Work};
+use komoju_sandbox::{Ending, FaultEffect, FaultedWork};
 use komoju_testkit::KEY;
 
 use crate::PROGRAM;
@@ -84,7 +84,7 @@ faults![
         "each connection is reset instead of an answer",
         Fails("GET /customers page 1: no answer"),
         Retried,
-        |case| case.everything(Effect::Reset { work: Work::Skipped }),
+        |case| case.everything(FaultEffect::Reset { work: FaultedWork::Skipped }),
     ),
     (
         a_close_before_the_answer,
@@ -92,7 +92,7 @@ faults![
         "each connection is closed instead of an answer",
         Fails("GET /customers page 1: no answer"),
         Retried,
-        |case| case.everything(Effect::Close { work: Work::Skipped }),
+        |case| case.everything(FaultEffect::Close { work: FaultedWork::Skipped }),
     ),
     (
         a_reset_within_the_answer,
@@ -100,7 +100,7 @@ faults![
         "each connection is reset after 100 bytes of the answer",
         Fails("GET /customers page 1: no answer"),
         Retried,
-        |case| case.everything(Effect::Cut { after: 100, ending: Ending::Reset }),
+        |case| case.everything(FaultEffect::Cut { after: 100, ending: Ending::Reset }),
     ),
     (
         a_reset_after_the_work,

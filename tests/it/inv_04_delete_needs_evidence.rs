@@ -7,7 +7,7 @@ mod decisions;
 mod holds;
 mod suspects;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 
 fn delete(harness: &Installation, count: usize) -> Vec<String> {
@@ -19,17 +19,23 @@ fn delete(harness: &Installation, count: usize) -> Vec<String> {
 }
 
 /// An answer of this status and body.
-fn answered(status: u16, body: komoju_sandbox::Payload) -> Effect {
-    Effect::Status { status, body, retry_after: None, headers: Default::default(), work: Default::default() }
+fn answered(status: u16, body: komoju_sandbox::Payload) -> FaultEffect {
+    FaultEffect::Status {
+        status,
+        body,
+        retry_after: None,
+        headers: Default::default(),
+        work: Default::default(),
+    }
 }
 
 /// A fault on one customer's own GET.
-pub(crate) fn on_show(effect: Effect, id: &str) -> Fault {
-    let mut fault = Fault::new(effect).call(Call::Show);
+pub(crate) fn on_show(effect: FaultEffect, id: &str) -> Fault {
+    let mut fault = Fault::new(effect).call(FaultedCall::Show);
     fault.on.path = Some(format!("/customers/{id}"));
     fault
 }
 
-fn unusable() -> [Effect; 3] {
-    [Effect::status(400), Effect::status(500), answered(404, komoju_sandbox::Payload::Html)]
+fn unusable() -> [FaultEffect; 3] {
+    [FaultEffect::status(400), FaultEffect::status(500), answered(404, komoju_sandbox::Payload::Html)]
 }

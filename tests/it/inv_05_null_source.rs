@@ -3,7 +3,7 @@
 //! Promises: invariant 5
 
 use komoju_sandbox::readings::{Source, Total};
-use komoju_sandbox::{Call, Effect, Fault, Readings};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Readings};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ fn a_lookup_that_hides_sources_erases_none() {
     let head = harness.head();
     let id = with_card(&harness);
     harness.sandbox.world().readings_mut().show_source = Source::Hidden;
-    let hidden = komoju_sandbox::Effect::Hide { ids: vec![id.clone()], every: None };
+    let hidden = komoju_sandbox::FaultEffect::Hide { ids: vec![id.clone()], every: None };
     harness.on_lists(hidden);
     harness.sweep();
     assert_eq!(harness.head(), head);
@@ -70,7 +70,7 @@ fn source_that_a_sweep_has_just_recorded_is_not_taken_away_by_it() {
     harness.sandbox.world().update(&id, json!({"source": null}));
     harness.expect(0, &["sync"]);
     let head = harness.head();
-    let waits = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(1).skip(1));
+    let waits = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(1).skip(1));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
     harness.sandbox.world().update(&id, json!({"source": card}));

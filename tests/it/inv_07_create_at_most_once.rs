@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use komoju_core::{CustomerId, Page, PageQuery};
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
 use komoju_testkit::InProcess;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) fn lost(call: Call) -> Fault {
-    Fault::new(Effect::Reset { work: Work::Done }).call(call).once()
+pub(crate) fn lost(call: FaultedCall) -> Fault {
+    Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(call).once()
 }
 
 pub(crate) fn minutes(n: i64) -> SignedDuration {

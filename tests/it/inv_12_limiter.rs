@@ -2,7 +2,7 @@
 //!
 //! Promises: invariant 12
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, signal};
 
 use crate::PROGRAM;
@@ -11,14 +11,14 @@ use crate::service::stop;
 #[test]
 fn what_the_api_asked_to_wait_holds_for_the_next_process_too() {
     let harness = Installation::with(PROGRAM, 12);
-    let effect = Effect::Status {
+    let effect = FaultEffect::Status {
         status: 429,
         body: komoju_sandbox::Payload::Error,
         retry_after: Some("600".to_owned()),
         headers: Default::default(),
         work: Default::default(),
     };
-    harness.inject(Fault::new(effect).call(Call::List).once());
+    harness.inject(Fault::new(effect).call(FaultedCall::List).once());
     let daemon = harness.spawn(&["run"]);
     let waits = "SELECT count(*) FROM meta WHERE throttled_until IS NOT NULL";
     harness.runtime.block_on(harness.sandbox.until(|world| world.request_count() > 0));

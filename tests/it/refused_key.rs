@@ -2,13 +2,19 @@
 
 use futures_util::FutureExt as _;
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, KeyRefusal, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, KeyRefusal, Payload};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-fn html(status: u16) -> Effect {
+fn html(status: u16) -> FaultEffect {
     let headers = Default::default();
-    Effect::Status { status, body: Payload::Html, retry_after: None, headers, work: Work::Skipped }
+    FaultEffect::Status {
+        status,
+        body: Payload::Html,
+        retry_after: None,
+        headers,
+        work: FaultedWork::Skipped,
+    }
 }
 
 /// A harness with a create, an update and a delete that wait to be sent.
@@ -23,10 +29,12 @@ async fn harness_with_three_writes() -> InProcess {
 
 #[tokio::test]
 async fn forbidden_write_is_rejected_and_others_are_sent() {
-    for (call, rejected) in [(Call::Create, "c"), (Call::Update, "u"), (Call::Delete, "d")] {
+    for (call, rejected) in
+        [(FaultedCall::Create, "c"), (FaultedCall::Update, "u"), (FaultedCall::Delete, "d")]
+    {
         let mut harness = harness_with_three_writes().await;
         harness.settings.max_concurrent_requests = 1;
-        let fault = harness.on(call, Effect::status(403));
+        let fault = harness.on(call, FaultEffect::status(403));
         let drained = harness.drain().await;
         assert_eq!((drained.key_refused, drained.rejected, drained.done), (false, 1, 2), "{call:?}");
         assert_eq!(
@@ -68,12 +76,14 @@ async fn forbidden_write_with_a_forbidden_list_refuses_the_key() {
 
 #[tokio::test]
 async fn forbidden_write_whose_list_is_not_answered_waits() {
-    for list in [Effect::status(503), html(403), html(401), Effect::Reset { work: Work::Skipped }] {
+    for list in
+        [FaultEffect::status(503), html(403), html(401), FaultEffect::Reset { work: FaultedWork::Skipped }]
+    {
         let mut harness = InProcess::open(2).await;
         let id = harness.some_id();
         harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
-        harness.on(Call::Update, Effect::status(403));
-        let unanswered = harness.on(Call::List, list.clone());
+        harness.on(FaultedCall::Update, FaultEffect::status(403));
+        let unanswered = harness.on(FaultedCall::List, list.clone());
         let drained = harness.drain().await;
         assert_eq!((drained.key_refused, drained.waiting), (false, 1), "{list:?}");
         assert_eq!(
@@ -93,7 +103,7 @@ async fn unauthorized_write_refuses_the_key_without_another_request() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
-    harness.on(Call::Update, Effect::status(401));
+    harness.on(FaultedCall::Update, FaultEffect::status(401));
     assert!(harness.drain().await.key_refused);
     assert_eq!(harness.calls().len(), 1);
 }
@@ -109,7 +119,7 @@ async fn forbidden_show_of_one_customer_delays_only_that_intent() {
     ));
     harness.intend("u", "update", Some(&ids[1]), Some(json!({"email": "y@example.com"})));
     harness.settings.max_concurrent_requests = 1;
-    let show = harness.on(Call::Show, Effect::status(403));
+    let show = harness.on(FaultedCall::Show, FaultEffect::status(403));
     let drained = harness.drain().await;
     assert!(!drained.key_refused);
     assert_eq!(harness.states(), ["e waiting", "u done"]);
@@ -128,7 +138,7 @@ async fn unauthorized_show_refuses_the_key() {
         "INSERT INTO intents (id, op, customer_id, body, expect)
          VALUES ('e', 'update', '{id}', '{{\"email\": \"x@example.com\"}}', '{{\"metadata\": {{\"no\": null}}}}')"
     ));
-    harness.on(Call::Show, Effect::status(401));
+    harness.on(FaultedCall::Show, FaultEffect::status(401));
     assert!(harness.drain().await.key_refused);
     assert_eq!(harness.state("e"), "waiting");
 }
@@ -137,14 +147,15 @@ async fn unauthorized_show_refuses_the_key() {
 async fn forbidden_create_that_may_have_taken_effect_parks_with_its_key() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     let key = harness.one("SELECT key FROM outbox");
     // The customer looks otherwise by now, and the key lost a permission.
     let made = harness.sandbox.world().ids()[0].clone();
     harness.sandbox.world().update(&made, json!({"email": "edited@example.com"}));
-    harness.on(Call::Create, Effect::status(403));
+    harness.on(FaultedCall::Create, FaultEffect::status(403));
     harness.advance(SignedDuration::from_secs(5));
     harness.drain().await;
     assert_eq!(harness.state("c"), "parked", "{}", harness.of("c", "reason"));
@@ -165,8 +176,9 @@ async fn update_that_took_effect_before_the_key_was_refused_stays_unknown() {
         let body = json!({"email": "x@example.com", "payment_details": "tok_1"});
         harness.intend("u", "update", Some(&id), Some(body));
         // A 2xx without a customer, and then a GET that is turned away.
-        harness.inject(Fault::new(Effect::Body { body: Payload::Empty }).call(Call::Update).once());
-        harness.inject(Fault::new(Effect::status(refusal)).call(Call::Show).once());
+        harness
+            .inject(Fault::new(FaultEffect::Body { body: Payload::Empty }).call(FaultedCall::Update).once());
+        harness.inject(Fault::new(FaultEffect::status(refusal)).call(FaultedCall::Show).once());
         harness.drain().await;
         assert_eq!(harness.state("u"), "waiting", "{refusal}");
         assert_eq!(harness.one("SELECT outcome_unknown FROM outbox"), "1", "{refusal}");

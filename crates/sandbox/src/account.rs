@@ -12,15 +12,18 @@ use serde_json::{Map, Value};
 
 use crate::population::{Card, Population, rfc3339};
 use crate::random;
-use crate::readings::Order;
-use events::{EventKind, EventLog};
+use crate::readings::{Order, Readings};
+use crate::webhooks::Webhooks;
+use events::{CREATED, DELETED, EventLog, UPDATED};
 
+mod emit;
 pub(crate) mod events;
 mod index;
 pub(crate) mod ordered;
 mod replica;
 mod state;
 
+pub use emit::EventIds;
 pub(crate) use index::ListEnd;
 use replica::Replica;
 use state::Change;
@@ -28,20 +31,23 @@ pub(crate) use state::{Customers, ListView, Reveal};
 
 /// One account. Its customers are listed newest first, unless a reading says otherwise.
 #[derive(Debug)]
-pub struct Account {
+pub struct SandboxAccount {
     state: Customers,
     rng: ChaCha8Rng,
     pub(crate) events: EventLog,
+    pub(crate) webhooks: Webhooks,
     /// The payment tokens that have been used.
     pub(crate) tokens: HashSet<String>,
-    /// The time of the last [`Account::tick`], by the sandbox's clock.
+    /// The time of the last [`SandboxAccount::tick`], by the sandbox's clock.
     now: Timestamp,
+    /// The readings of that time.
+    readings: Readings,
     /// The copies that lag, for lists and for show; none where reads do not lag.
     list_replica: Option<Box<Replica>>,
     show_replica: Option<Box<Replica>>,
 }
 
-impl Account {
+impl SandboxAccount {
     /// Returns an account with seeded customers. `number` distinguishes accounts with the same
     /// seed.
     pub(crate) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
@@ -49,19 +55,22 @@ impl Account {
         Self {
             rng: random::seeded([population.salt()]),
             events: EventLog::new(population.salt()),
+            webhooks: Webhooks::new(population.salt()),
             tokens: HashSet::new(),
             now,
+            readings: Readings::default(),
             list_replica: None,
             show_replica: None,
             state: Customers::new(population, customers),
         }
     }
 
-    /// Sets the time of the next changes, and by how many seconds reads lag behind them.
-    pub(crate) fn tick(&mut self, now: Timestamp, list_lag_s: u64, show_lag_s: u64) {
+    /// Sets the time of the next changes, and the readings that apply to them.
+    pub(crate) fn tick(&mut self, now: Timestamp, readings: &Readings) {
         self.now = now;
-        Replica::keep(&mut self.list_replica, list_lag_s, &self.state, now);
-        Replica::keep(&mut self.show_replica, show_lag_s, &self.state, now);
+        self.readings = readings.clone();
+        Replica::keep(&mut self.list_replica, readings.list_lag_s, &self.state, now);
+        Replica::keep(&mut self.show_replica, readings.show_lag_s, &self.state, now);
     }
 
     /// Returns the customers for a list. `lagging` selects the copy that lags, if there is one.
@@ -162,7 +171,7 @@ impl Account {
             return false;
         };
         self.change(Change::Delete { row });
-        self.events.record(now, EventKind::Deleted, body);
+        self.record(now, DELETED, body);
         true
     }
 
@@ -184,11 +193,11 @@ impl Account {
     pub fn put_raw(&mut self, now: Timestamp, body: Value) {
         let id = body.get("id").and_then(Value::as_str);
         let kind = match id.and_then(|id| self.state.row(id)) {
-            Some(_) => EventKind::Updated,
-            None => EventKind::Created,
+            Some(_) => UPDATED,
+            None => CREATED,
         };
         self.change(Change::Put { now, body: body.clone() });
-        self.events.record(now, kind, body);
+        self.record(now, kind, body);
     }
 
     /// Deletes every customer at once, without events.
@@ -238,8 +247,8 @@ mod tests {
         "2026-06-01T00:00:00Z".parse().unwrap()
     }
 
-    fn account(customers: u32) -> Account {
-        Account::new(1, 0, customers, now())
+    fn account(customers: u32) -> SandboxAccount {
+        SandboxAccount::new(1, 0, customers, now())
     }
 
     #[test]

@@ -13,11 +13,11 @@ pub(crate) mod idempotency;
 pub(crate) mod keys;
 pub(crate) mod list;
 
-use answer::Answer;
+use answer::ApiAnswer;
 pub(crate) use context::{Context, Counts};
 
 /// Runs a call and returns its answer.
-pub(crate) fn answer(call: Context<'_>, route: &Route, fired: &[Fired]) -> Answer {
+pub(crate) fn answer(call: Context<'_>, route: &Route, fired: &[Fired]) -> ApiAnswer {
     let answer = match route {
         Route::List => call.list(fired),
         Route::Create => call.create(),
@@ -26,7 +26,7 @@ pub(crate) fn answer(call: Context<'_>, route: &Route, fired: &[Fired]) -> Answe
         Route::Delete(id) => call.delete(id),
         Route::Events => call.events(),
         Route::Event(id) => call.event(id),
-        Route::Nowhere => Err(Answer::not_found("There is nothing at this path.")),
+        Route::Nowhere => Err(ApiAnswer::not_found("There is nothing at this path.")),
     };
     answer.unwrap_or_else(|refused| refused)
 }

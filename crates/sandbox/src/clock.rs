@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// The time of the sandbox.
 #[derive(Debug, Clone)]
-pub(crate) enum Clock {
+pub(crate) enum SandboxClock {
     /// The system's time plus an offset.
     Running {
         /// How far this clock is ahead of the system's; negative: behind.
@@ -22,7 +22,7 @@ pub(crate) enum Clock {
     },
 }
 
-impl Clock {
+impl SandboxClock {
     /// Returns a clock that is stopped at `at`, or that follows the system's.
     pub(crate) fn new(at: Option<Timestamp>) -> Self {
         match at {
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn stopped_clock_changes_only_by_moves() {
         let start: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        let mut clock = Clock::new(Some(start));
+        let mut clock = SandboxClock::new(Some(start));
         assert_eq!(clock.now(), start);
 
         clock.advance(Duration::from_secs(24 * 60 * 60));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn running_clock_continues_from_the_time_it_was_set_to() {
-        let mut clock = Clock::new(None);
+        let mut clock = SandboxClock::new(None);
         let past: Timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
         clock.set(past);
         let now = clock.now();
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn advance_past_the_last_time_ends_at_the_last_time() {
-        let mut clock = Clock::new(Some(Timestamp::MAX));
+        let mut clock = SandboxClock::new(Some(Timestamp::MAX));
         clock.advance(Duration::MAX);
         assert_eq!(clock.now(), Timestamp::MAX);
     }

@@ -13,7 +13,7 @@ pub(crate) mod shape;
 mod terms;
 
 pub(crate) use armed::{ArmedFault, Faults, Fired, RequestFacts};
-pub use effect::Effect;
+pub use effect::FaultEffect;
 pub(crate) use effect::milliseconds;
-pub use fault::{Call, Fault, FaultId, Match};
-pub use terms::{Drift, Echo, Ending, Payload, RedirectTarget, Region, Work};
+pub use fault::{Fault, FaultId, FaultedCall, Match};
+pub use terms::{Drift, Echo, Ending, FaultedWork, Payload, RedirectTarget, Region};

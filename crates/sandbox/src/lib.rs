@@ -1,4 +1,5 @@
-//! A local KOMOJU: the customers API over HTTP, with a population, a clock, and faults on request.
+//! A local KOMOJU: the customers API over HTTP, with a population, a clock, events, webhooks, and
+//! faults on request.
 //!
 //! It shares no type and no constant with the product, so that it cannot share its mistakes.
 //! [`Readings`] decide how it behaves where KOMOJU's documentation is silent. A [`Fault`] makes
@@ -6,10 +7,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use komoju_sandbox::{Call, Effect, Fault, Options, Sandbox};
+//! use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Options, Sandbox};
 //!
 //! let sandbox = Sandbox::start(Options::default()).await?;
-//! let fault = Fault::new(Effect::status(503)).call(Call::List).page(2).once();
+//! let fault = Fault::new(FaultEffect::status(503)).call(FaultedCall::List).page(2).once();
 //! let fault = sandbox.world().inject(fault);
 //! // … point a client at sandbox.base_url() with sandbox.key() …
 //! assert_eq!(sandbox.world().fired(fault), 1);
@@ -27,6 +28,9 @@
 //! | `faults`, `faults/{id}` | GET with counters, POST, DELETE |
 //! | `clock`, `readings`, `latency` | GET, POST or PATCH |
 //! | `accounts`, `key`, `refusal` | POST: another account, a new key, refuse all keys |
+//! | `events` | GET all of the list, POST: emit events without a change |
+//! | `webhooks`, `webhooks/{id}` | GET, POST, DELETE |
+//! | `deliveries`, `deliveries/settled` | GET with states, at once or once none is pending; DELETE |
 //! | `requests`, `stats` | GET the logged requests and the counters; DELETE the log |
 //! | `trickle` | POST: some plausible changes |
 //!
@@ -41,6 +45,9 @@
 //!                                   │
 //!                                   ▼
 //!    outcome: replaced, cut, dripped ──► HTTP
+//!
+//!    account/emit: an event ──► account/events: the list of events
+//!                          └──► webhooks: queues ──► server/webhooks ──► HTTP to the receivers
 //! ```
 
 use std::net::SocketAddr;
@@ -61,29 +68,32 @@ mod population;
 mod random;
 mod request;
 mod server;
+mod webhooks;
 mod wire;
 mod world;
 
 /// The switches for everything that KOMOJU does not document.
 pub mod readings;
 
-pub use account::Account;
+pub use account::{EventIds, SandboxAccount};
 pub use api::keys::{KeyRefusal, OldKey};
 pub use faults::{
-    Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, RedirectTarget, Region, Work,
+    Drift, Echo, Ending, Fault, FaultEffect, FaultId, FaultedCall, FaultedWork, Match, Payload,
+    RedirectTarget, Region,
 };
 pub use log::LoggedRequest;
 pub use options::{Options, SandboxError};
 pub use readings::{Readings, Repeated};
 pub use server::WorldGuard;
+pub use webhooks::{DeliveryState, SandboxWebhook, WebhookDelivery, WebhookError, WebhookId};
 pub use world::World;
 
-use server::{Server, connection};
+use server::{SandboxServer, connection, webhooks as deliveries};
 
 /// A running sandbox. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Sandbox {
-    server: Arc<Server>,
+    server: Arc<SandboxServer>,
     address: SocketAddr,
     key: String,
 }
@@ -98,8 +108,9 @@ impl Sandbox {
         let cannot = |source| SandboxError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let server = Arc::new(Server::new(World::new(&options), options.frozen_lists));
+        let server = Arc::new(SandboxServer::new(World::new(&options), options.frozen_lists));
         server.tasks.spawn(connection::listen(Arc::clone(&server), listener));
+        server.tasks.spawn(deliveries::attend(Arc::clone(&server)));
         Ok(Self { server, address, key: options.key })
     }
 
@@ -127,7 +138,33 @@ impl Sandbox {
         self.server.world()
     }
 
-    /// Waits until a condition holds. It is checked after each request, answer and removed fault.
+    /// Registers a webhook of the default account. It gets a ping at once, and then the events of
+    /// these types; all events if there is none.
+    ///
+    /// # Errors
+    /// The URL is not a receiver on this machine; see [`SandboxWebhook::url`].
+    ///
+    /// # Panics
+    /// As [`Sandbox::world`].
+    #[track_caller]
+    pub fn register_webhook(
+        &self,
+        url: &str,
+        secret: &str,
+        types: &[&str],
+    ) -> Result<WebhookId, WebhookError> {
+        let types = types.iter().map(|&kind| kind.to_owned()).collect();
+        let webhook = SandboxWebhook { url: url.to_owned(), secret: secret.to_owned(), types };
+        self.world().register_webhook(webhook)
+    }
+
+    /// Waits until no delivery of a webhook is pending.
+    pub async fn until_deliveries_settle(&self) {
+        self.until(World::deliveries_are_settled).await;
+    }
+
+    /// Waits until a condition holds. It is checked after each request, answer, removed fault,
+    /// attempt of a delivery, and use of the readings.
     pub async fn until(&self, holds: impl FnMut(&World) -> bool) {
         self.server.until(holds).await;
     }

@@ -16,16 +16,16 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, Header
 use hyper::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::answer::Answer;
+use crate::api::answer::ApiAnswer;
 use crate::clock::moved;
-use crate::faults::{Effect, Ending, Fired, milliseconds};
+use crate::faults::{Ending, FaultEffect, Fired, milliseconds};
 use crate::request::Request;
-use crate::wire::Line;
+use crate::wire::ConnectionHandle;
 
 mod bomb;
 
 /// The body of a response.
-pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The start of a list. White space may follow it without end, because JSON allows that.
 const LIST_START: &[u8] =
@@ -35,9 +35,9 @@ const HUGE_PIECE: usize = 64 * 1024;
 
 /// The outcome of a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Outcome {
+pub(crate) enum RequestOutcome {
     /// An answer. `date` is the time of its `Date` header.
-    Answer { answer: Answer, delivery: Delivery, date: Timestamp },
+    Answer { answer: ApiAnswer, delivery: Delivery, date: Timestamp },
     /// The connection ends without an answer.
     Hangup(Ending),
 }
@@ -57,28 +57,35 @@ enum Flood {
     Gzip { bytes: u64 },
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// Applies faults to an answer. Without an answer of the API, a fault replaces it.
-    pub(crate) fn new(answer: Option<Answer>, request: &Request, date: Timestamp, fired: &[Fired]) -> Self {
-        let mut answer = answer.unwrap_or_else(|| Answer::plain_error(StatusCode::INTERNAL_SERVER_ERROR));
+    pub(crate) fn new(
+        answer: Option<ApiAnswer>,
+        request: &Request,
+        date: Timestamp,
+        fired: &[Fired],
+    ) -> Self {
+        let mut answer = answer.unwrap_or_else(|| ApiAnswer::plain_error(StatusCode::INTERNAL_SERVER_ERROR));
         let mut delivery = Delivery::default();
         let mut date = date;
         for Fired { effect, .. } in fired {
             match effect {
-                Effect::Date { ahead_s } => date = moved(date, SignedDuration::from_secs(*ahead_s)),
-                Effect::Reset { .. } => return Self::Hangup(Ending::Reset),
-                Effect::Close { .. } => return Self::Hangup(Ending::Close),
-                Effect::HugeHeader { bytes } => answer = answer.with_header("X-Padding", "x".repeat(*bytes)),
-                Effect::Cut { after, ending } => delivery.cut = Some((*after, *ending)),
-                Effect::Drip { every_ms, bytes } => {
+                FaultEffect::Date { ahead_s } => date = moved(date, SignedDuration::from_secs(*ahead_s)),
+                FaultEffect::Reset { .. } => return Self::Hangup(Ending::Reset),
+                FaultEffect::Close { .. } => return Self::Hangup(Ending::Close),
+                FaultEffect::HugeHeader { bytes } => {
+                    answer = answer.with_header("X-Padding", "x".repeat(*bytes))
+                }
+                FaultEffect::Cut { after, ending } => delivery.cut = Some((*after, *ending)),
+                FaultEffect::Drip { every_ms, bytes } => {
                     delivery.drip = Some((milliseconds(*every_ms), (*bytes).max(1)))
                 }
-                Effect::Rewrite { find, with } => {
+                FaultEffect::Rewrite { find, with } => {
                     let with = with.answer(answer.status).body;
                     answer.body = rewritten(&answer.body, find.as_bytes(), &with);
                 }
-                Effect::HugeBody { bytes } => delivery.flood = Some(Flood::Plain { bytes: *bytes }),
-                Effect::GzipBomb { bytes } => delivery.flood = Some(Flood::Gzip { bytes: *bytes }),
+                FaultEffect::HugeBody { bytes } => delivery.flood = Some(Flood::Plain { bytes: *bytes }),
+                FaultEffect::GzipBomb { bytes } => delivery.flood = Some(Flood::Gzip { bytes: *bytes }),
                 _ => {}
             }
             if let Some(replacement) = effect.replacement(Some(request)) {
@@ -89,7 +96,7 @@ impl Outcome {
     }
 
     /// Returns an answer without faults.
-    pub(crate) fn plain(answer: Answer, date: Timestamp) -> Self {
+    pub(crate) fn plain(answer: ApiAnswer, date: Timestamp) -> Self {
         Self::Answer { answer, delivery: Delivery::default(), date }
     }
 
@@ -110,7 +117,7 @@ impl Outcome {
     ///
     /// # Errors
     /// The connection must end without an answer; `line` knows how.
-    pub(crate) fn respond(self, line: &Arc<Line>) -> Result<Response<Body>, Hangup> {
+    pub(crate) fn respond(self, line: &Arc<ConnectionHandle>) -> Result<Response<ResponseBody>, Hangup> {
         let (answer, delivery, date) = match self {
             Self::Answer { answer, delivery, date } => (answer, delivery, date),
             Self::Hangup(ending) => {
@@ -143,7 +150,7 @@ impl Outcome {
 
 /// Passes the outcome through the router in the extensions of an empty response, which is never
 /// sent.
-impl IntoResponse for Outcome {
+impl IntoResponse for RequestOutcome {
     fn into_response(self) -> axum::response::Response {
         Extension(self).into_response()
     }
@@ -151,7 +158,7 @@ impl IntoResponse for Outcome {
 
 impl Delivery {
     /// Builds the body of a response.
-    fn body(self, whole: Bytes, line: Arc<Line>) -> Body {
+    fn body(self, whole: Bytes, line: Arc<ConnectionHandle>) -> ResponseBody {
         match self.flood {
             Some(Flood::Plain { bytes }) => return streamed(huge(bytes).map(Ok)),
             Some(Flood::Gzip { bytes }) => {
@@ -205,12 +212,12 @@ fn http_date(time: Timestamp) -> Option<HeaderValue> {
 }
 
 /// Returns a body in one piece.
-fn full(body: Bytes) -> Body {
+fn full(body: Bytes) -> ResponseBody {
     Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 /// Returns a streamed body.
-fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> ResponseBody {
     StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
 }
 
@@ -238,7 +245,7 @@ fn dripped(body: Bytes, every: Duration, bytes: usize) -> impl Stream<Item = Byt
 }
 
 /// Returns the end of a body that is cut: an error, which makes hyper drop the connection.
-fn cut(line: Arc<Line>, ending: Ending) -> impl Stream<Item = io::Result<Bytes>> + Send {
+fn cut(line: Arc<ConnectionHandle>, ending: Ending) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::once(async move {
         // Hyper drops what it has not written when the body fails. It writes when the body is
         // pending, so be pending once.

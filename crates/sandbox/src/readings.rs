@@ -41,8 +41,34 @@ pub struct Readings {
     pub start_time: Edge,
     /// Whether a customer created at `end_time` is listed.
     pub end_time: Edge,
-    /// Whether events are kept without a webhook.
+    /// Which events are kept for the list of events.
     pub events: Events,
+    /// The answer to requests for events.
+    pub event_answers: EventAnswers,
+    /// How many milliseconds after its change an event appears in the list, by the sandbox's
+    /// clock. Webhooks do not wait for it.
+    pub event_lag_ms: u64,
+    /// The `created_at` of an event that lags.
+    pub event_time: EventTime,
+    /// The percentage of events that the list never shows. Webhooks deliver them.
+    pub event_loss_percent: u8,
+    /// The percentage of events that the list shows twice, with the same id.
+    pub event_duplicate_percent: u8,
+    /// By how many seconds the place of an event in the list differs from its `created_at` at most,
+    /// earlier or later.
+    pub event_disorder_s: u64,
+    /// The order of events that were created within the same second.
+    pub event_ties: Ties,
+    /// After how many seconds an event is no longer listed; never by default.
+    pub event_retention_s: Option<u64>,
+    /// The `data` of customers' events, in the list and in webhooks.
+    pub event_data: EventData,
+    /// The percentage of customers' events that are followed by an event of a payment.
+    pub event_other_percent: u8,
+    /// Whether an event created at `start_time` is listed.
+    pub event_start_time: Edge,
+    /// Whether an event created at `end_time` is listed.
+    pub event_end_time: Edge,
     /// The answer to a delete.
     pub delete: Delete,
     /// The most metadata keys of a customer; no limit by default.
@@ -77,7 +103,27 @@ pub struct Readings {
     pub deleted_listed: DeletedListed,
     /// The limit of requests a second; no limit by default.
     pub rate_limit: Option<RateLimit>,
-    /// The seed of random totals, ties, repeated rows and lagging reads.
+    /// How many milliseconds after its event a delivery of a webhook is sent. This and the other
+    /// times of webhooks are real time, not the sandbox's clock.
+    pub webhook_delay_ms: u64,
+    /// The most milliseconds by which a delivery is sent later still. Each delivery has its own, so
+    /// that later events overtake earlier ones.
+    pub webhook_disorder_ms: u64,
+    /// The percentage of deliveries that are never sent.
+    pub webhook_drop_percent: u8,
+    /// The percentage of events that are delivered twice.
+    pub webhook_duplicate_percent: u8,
+    /// The percentage of attempts whose signature is wrong.
+    pub webhook_wrong_signature_percent: u8,
+    /// How many milliseconds a receiver may take for its answer.
+    pub webhook_timeout_ms: u64,
+    /// The pause before the second attempt of a delivery, in milliseconds. It doubles for each
+    /// further attempt, up to an hour.
+    pub webhook_retry_ms: u64,
+    /// The most attempts of a delivery. Another attempt follows one that is not answered with 2xx.
+    pub webhook_attempts: u32,
+    /// The seed of random totals, ties, repeated rows and lagging reads. What is random about
+    /// events and webhooks depends on the seed of their account.
     pub seed: u64,
 }
 
@@ -97,6 +143,18 @@ impl Default for Readings {
             start_time: Edge::Inclusive,
             end_time: Edge::Inclusive,
             events: Events::Kept,
+            event_answers: EventAnswers::Events,
+            event_lag_ms: 0,
+            event_time: EventTime::Change,
+            event_loss_percent: 0,
+            event_duplicate_percent: 0,
+            event_disorder_s: 0,
+            event_ties: Ties::Stable,
+            event_retention_s: None,
+            event_data: EventData::Customer,
+            event_other_percent: 0,
+            event_start_time: Edge::Inclusive,
+            event_end_time: Edge::Inclusive,
             delete: Delete::Customer,
             metadata_keys_max: None,
             locale: Locale::Shown,
@@ -113,6 +171,14 @@ impl Default for Readings {
             deleted: Deleted::NotFound,
             deleted_listed: DeletedListed::Never,
             rate_limit: None,
+            webhook_delay_ms: 0,
+            webhook_disorder_ms: 0,
+            webhook_drop_percent: 0,
+            webhook_duplicate_percent: 0,
+            webhook_wrong_signature_percent: 0,
+            webhook_timeout_ms: 10_000,
+            webhook_retry_ms: 1000,
+            webhook_attempts: 25,
             seed: 1,
         }
     }

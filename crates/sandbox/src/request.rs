@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::api::list::query::Query;
-use crate::faults::{Call, RequestFacts};
+use crate::faults::{FaultedCall, RequestFacts};
 
 /// The path of the API.
 const BASE: &str = "/api/v1";
@@ -45,7 +45,7 @@ impl Request {
     pub(crate) fn facts(&self, route: &Route) -> RequestFacts<'_> {
         let call = route.call();
         let page = match call {
-            Some(Call::List | Call::Events) => Some(Query::page_of(&self.query).unwrap_or(1)),
+            Some(FaultedCall::List | FaultedCall::Events) => Some(Query::page_of(&self.query).unwrap_or(1)),
             _ => None,
         };
         RequestFacts {
@@ -95,15 +95,15 @@ pub(crate) enum Route {
 
 impl Route {
     /// Returns the kind of call, as faults match it.
-    pub(crate) fn call(&self) -> Option<Call> {
+    pub(crate) fn call(&self) -> Option<FaultedCall> {
         Some(match self {
-            Self::List => Call::List,
-            Self::Create => Call::Create,
-            Self::Show(_) => Call::Show,
-            Self::Update(_) => Call::Update,
-            Self::Delete(_) => Call::Delete,
-            Self::Events => Call::Events,
-            Self::Event(_) => Call::Event,
+            Self::List => FaultedCall::List,
+            Self::Create => FaultedCall::Create,
+            Self::Show(_) => FaultedCall::Show,
+            Self::Update(_) => FaultedCall::Update,
+            Self::Delete(_) => FaultedCall::Delete,
+            Self::Events => FaultedCall::Events,
+            Self::Event(_) => FaultedCall::Event,
             Self::Nowhere => return None,
         })
     }

@@ -10,31 +10,33 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::faults::Ending;
-use crate::outcome::Outcome;
+use crate::outcome::RequestOutcome;
+use crate::readings::EventAnswers;
 use crate::request::{Request, Route};
 use crate::world::World;
 
 pub(crate) mod connection;
 mod frozen;
 mod lock;
+pub(crate) mod webhooks;
 
-use frozen::Frozen;
+use frozen::FrozenAnswers;
 use lock::Lock;
 pub use lock::WorldGuard;
 
 /// The state that the tasks of a sandbox share.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct SandboxServer {
     lock: Lock,
-    frozen: Option<Frozen>,
+    frozen: Option<FrozenAnswers>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
-impl Server {
+impl SandboxServer {
     /// Returns the state of a sandbox that has just started.
     pub(crate) fn new(world: World, frozen_lists: bool) -> Self {
-        let frozen = frozen_lists.then(|| Frozen::new(world.latency()));
+        let frozen = frozen_lists.then(|| FrozenAnswers::new(world.latency()));
         Self { lock: Lock::new(world), frozen, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
@@ -44,7 +46,8 @@ impl Server {
         self.lock.lock()
     }
 
-    /// Waits until a condition holds. It is checked after each request, answer and removed fault.
+    /// Waits until a condition holds. It is checked after each request, answer, removed fault,
+    /// attempt of a delivery, and use of the readings.
     pub(crate) async fn until(&self, mut holds: impl FnMut(&World) -> bool) {
         let mut changes = self.world().changes();
         while !holds(&self.world()) {
@@ -55,7 +58,7 @@ impl Server {
     }
 
     /// Answers a request to the API with this route.
-    pub(crate) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Outcome {
+    pub(crate) async fn answer(self: Arc<Self>, route: Route, request: Request) -> RequestOutcome {
         // The router passes a HEAD to the handler of GET, but the API has no HEAD calls.
         let route = if request.method == Method::HEAD { Route::Nowhere } else { route };
         let frozen = self.frozen.as_ref().filter(|_| route == Route::List);
@@ -72,21 +75,24 @@ impl Server {
     }
 
     /// Runs a request in its own task.
-    async fn work(self: Arc<Self>, route: Route, request: Request) -> Outcome {
+    async fn work(self: Arc<Self>, route: Route, request: Request) -> RequestOutcome {
         let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
         let task = async move { stop.run_until_cancelled(self.take_effect(route, request)).await };
         let outcome = tasks.spawn(task).await.ok().flatten();
-        outcome.unwrap_or(Outcome::Hangup(Ending::Close))
+        outcome.unwrap_or(RequestOutcome::Hangup(Ending::Close))
     }
 
     /// Runs a request: its arrival, its waits, and its effect.
-    async fn take_effect(&self, route: Route, request: Request) -> Outcome {
+    async fn take_effect(&self, route: Route, request: Request) -> RequestOutcome {
         let arrival = self.world().arrive(&request, route);
         if !arrival.wait.is_zero() {
             tokio::time::sleep(arrival.wait).await;
         }
         for &hold in &arrival.holds {
             self.until(|world| !world.is_armed(hold)).await;
+        }
+        if arrival.is_for_events() {
+            self.until(|world| world.readings.event_answers != EventAnswers::Hang).await;
         }
         self.world().complete(&request, arrival)
     }

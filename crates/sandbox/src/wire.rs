@@ -10,9 +10,9 @@ use crate::faults::Ending;
 
 /// A handle of a connection's socket, for the code that answers on it.
 #[derive(Debug)]
-pub(crate) struct Line(Socket);
+pub(crate) struct ConnectionHandle(Socket);
 
-impl Line {
+impl ConnectionHandle {
     /// Duplicates the handle of a stream. The connection ends when both are dropped.
     pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
         SockRef::from(stream).try_clone().map(Self)

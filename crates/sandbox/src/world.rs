@@ -1,26 +1,31 @@
 //! Owns the state of a sandbox: accounts, keys, clock, readings, faults and the request log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rand::Rng;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::account::ordered::Ordered;
-use crate::account::{Account, Reveal};
+use crate::account::{EventIds, Reveal, SandboxAccount};
 use crate::api::Counts;
-use crate::api::idempotency::Store;
+use crate::api::idempotency::IdempotencyStore;
 use crate::api::keys::{KeyRefusal, Keys, OldKey};
-use crate::clock::Clock;
+use crate::clock::SandboxClock;
 use crate::faults::{ArmedFault, Fault, FaultId, Faults};
-use crate::limit::Limiter;
+use crate::limit::FirewallLimiter;
 use crate::log::{Log, LoggedRequest};
 use crate::options::Options;
 use crate::readings::{Locale, Readings, Source};
 
 mod arrival;
 mod trickle;
+mod webhooks;
+
+pub(crate) use webhooks::NewWebhook;
 
 /// The state of a sandbox. Customers are those of the default account; [`World::account`] returns
 /// other accounts.
@@ -28,16 +33,18 @@ mod trickle;
 pub struct World {
     pub(crate) readings: Readings,
     /// The default account first.
-    pub(crate) accounts: Vec<Account>,
+    pub(crate) accounts: Vec<SandboxAccount>,
     pub(crate) counts: Counts,
     pub(crate) log: Log,
-    clock: Clock,
+    clock: SandboxClock,
     key: String,
     keys: Keys,
     faults: Faults,
-    limiter: Limiter,
-    idempotency: Store,
+    limiter: FirewallLimiter,
+    idempotency: IdempotencyStore,
     latency: Duration,
+    new_webhooks: Vec<NewWebhook>,
+    webhook_registered: Arc<Notify>,
     /// Counts the changes for which [`Sandbox::until`](crate::Sandbox::until) waits.
     changes: watch::Sender<u64>,
 }
@@ -45,8 +52,8 @@ pub struct World {
 impl World {
     /// Returns the state of a sandbox with these options.
     pub(crate) fn new(options: &Options) -> Self {
-        let clock = Clock::new(options.now);
-        let account = Account::new(options.seed, 0, options.customers, clock.now());
+        let clock = SandboxClock::new(options.now);
+        let account = SandboxAccount::new(options.seed, 0, options.customers, clock.now());
         let mut keys = Keys::default();
         keys.add(&options.key, 0);
         Self {
@@ -58,9 +65,11 @@ impl World {
             key: options.key.clone(),
             keys,
             faults: Faults::default(),
-            limiter: Limiter::default(),
-            idempotency: Store::default(),
+            limiter: FirewallLimiter::default(),
+            idempotency: IdempotencyStore::default(),
             latency: options.latency,
+            new_webhooks: Vec::new(),
+            webhook_registered: Arc::new(Notify::new()),
             changes: watch::Sender::new(0),
         }
     }
@@ -103,7 +112,7 @@ impl World {
         }
     }
 
-    /// Creates a customer and returns its id; see [`Account::create`].
+    /// Creates a customer and returns its id; see [`SandboxAccount::create`].
     pub fn create(&mut self, fields: Value) -> String {
         let now = self.now();
         self.tick(0).create(now, fields)
@@ -127,10 +136,22 @@ impl World {
         self.tick(0).restore(id)
     }
 
-    /// Stores any JSON value as a customer; see [`Account::put_raw`].
+    /// Stores any JSON value as a customer; see [`SandboxAccount::put_raw`].
     pub fn put_raw(&mut self, customer: Value) {
         let now = self.now();
         self.tick(0).put_raw(now, customer);
+    }
+
+    /// Emits an event for any id, without a change; see [`SandboxAccount::emit`].
+    pub fn emit(&mut self, kind: &str, id: &str) {
+        let now = self.now();
+        self.tick(0).emit(now, kind, id);
+    }
+
+    /// Emits many events at once, without changes; see [`SandboxAccount::flood`].
+    pub fn flood(&mut self, count: u32, ids: EventIds, rng: &mut impl Rng) {
+        let now = self.now();
+        self.tick(0).flood(now, count, ids, rng);
     }
 
     /// Deletes every customer at once, without events.
@@ -139,24 +160,24 @@ impl World {
     }
 
     /// Returns the account of a key.
-    pub fn account(&mut self, key: &str) -> Option<&mut Account> {
+    pub fn account(&mut self, key: &str) -> Option<&mut SandboxAccount> {
         let number = self.keys.account(key)?;
         Some(self.tick(number))
     }
 
     /// Returns an account after passing it the time and the lags. Call this before each change of
     /// an account; otherwise its replicas would miss the change.
-    pub(crate) fn tick(&mut self, account: usize) -> &mut Account {
+    pub(crate) fn tick(&mut self, account: usize) -> &mut SandboxAccount {
         let now = self.now();
         let account = &mut self.accounts[account];
-        account.tick(now, self.readings.list_lag_s, self.readings.show_lag_s);
+        account.tick(now, &self.readings);
         account
     }
 
     /// Adds an account. Even with the same seed it shares no customer with another account.
     pub fn add_account(&mut self, key: &str, seed: u64, customers: u32) {
         let number = self.accounts.len();
-        self.accounts.push(Account::new(seed, number as u64, customers, self.now()));
+        self.accounts.push(SandboxAccount::new(seed, number as u64, customers, self.now()));
         self.keys.add(key, number);
     }
 
@@ -181,6 +202,8 @@ impl World {
 
     /// Returns the readings. A change applies from the next request on.
     pub fn readings_mut(&mut self) -> &mut Readings {
+        // A request that hangs checks whether this changes the reading.
+        self.touch();
         &mut self.readings
     }
 
@@ -282,7 +305,7 @@ impl World {
     }
 
     /// Counts a change.
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 }

@@ -80,7 +80,7 @@ impl Daemon {
 
 /// An HTTP answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The status; 0 if there is none.
     pub status: u16,
     /// The status line and the headers, in lower case.
@@ -90,17 +90,17 @@ pub struct Answer {
 }
 
 /// Sends these bytes and reads to the end.
-pub fn exchange(mut stream: impl std::io::Read + std::io::Write, request: &str) -> Answer {
+pub fn exchange(mut stream: impl std::io::Read + std::io::Write, request: &str) -> HttpAnswer {
     stream.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    HttpAnswer { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
 /// Sends a request without a body, and returns the answer.
-pub fn ask(address: &str, method: &str, path: &str) -> Answer {
+pub fn ask(address: &str, method: &str, path: &str) -> HttpAnswer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.flush().unwrap();
@@ -108,6 +108,6 @@ pub fn ask(address: &str, method: &str, path: &str) -> Answer {
 }
 
 /// Sends a GET, and returns the answer.
-pub fn get(address: &str, path: &str) -> Answer {
+pub fn get(address: &str, path: &str) -> HttpAnswer {
     ask(address, "GET", path)
 }

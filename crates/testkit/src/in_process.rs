@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use komoju_core::plan::lag::Consistency;
-use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
+use komoju_sandbox::{Fault, FaultEffect, FaultId, Options, Readings, Sandbox};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::Config;
 use komoju_sync::remote::Http;
@@ -298,7 +298,7 @@ impl InProcess {
     }
 
     /// Adds an effect on every call of this kind.
-    pub fn on(&self, call: komoju_sandbox::Call, effect: Effect) -> FaultId {
+    pub fn on(&self, call: komoju_sandbox::FaultedCall, effect: FaultEffect) -> FaultId {
         self.inject(Fault::new(effect).call(call))
     }
 
@@ -318,7 +318,7 @@ impl InProcess {
     pub async fn waiting(&mut self) -> FaultId {
         let id = self.some_id();
         self.intend("u", "update", Some(&id), Some(serde_json::json!({"email": "x"})));
-        let fault = self.on(komoju_sandbox::Call::Update, Effect::status(503));
+        let fault = self.on(komoju_sandbox::FaultedCall::Update, FaultEffect::status(503));
         self.drain().await;
         assert_eq!(self.state("u"), "waiting");
         fault

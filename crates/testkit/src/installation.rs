@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use komoju_core::PassKind;
 use komoju_core::plan::lag::Consistency;
-use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox, World};
+use komoju_sandbox::{Fault, FaultEffect, FaultId, Options, Readings, Sandbox, World};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::Config;
 use komoju_sync::remote::Http;
@@ -186,8 +186,8 @@ impl Installation {
     }
 
     /// Adds an effect on every list.
-    pub fn on_lists(&self, effect: Effect) -> FaultId {
-        self.inject(Fault::new(effect).call(komoju_sandbox::Call::List))
+    pub fn on_lists(&self, effect: FaultEffect) -> FaultId {
+        self.inject(Fault::new(effect).call(komoju_sandbox::FaultedCall::List))
     }
 
     /// Waits until the condition holds of the local KOMOJU, for at most this time; returns whether

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use komoju_sandbox::Effect;
+use komoju_sandbox::FaultEffect;
 use komoju_testkit::{Installation, KEY};
 use rusqlite::Connection;
 use serde_json::json;
@@ -176,7 +176,7 @@ fn a_backup_during_writes_is_of_one_moment() {
 #[test]
 fn beside_a_daemon_a_backup_is_made_and_a_restore_is_not() {
     let harness = Installation::swept(PROGRAM, 30);
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let mut first = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     let made = backup(&harness, "b.db");

@@ -2,7 +2,7 @@
 //!
 //! Promises: command restore
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ fn the_next_sweep_holds_even_a_single_deletion_until_a_person_has_decided() {
     let moved = harness.sandbox.world().ids()[3].clone();
     harness.sandbox.world().update(&moved, json!({"email": "moved@example.com"}));
     // A sweep that fails concludes nothing: the mark stays.
-    harness.inject(Fault::new(Effect::status(400)).call(Call::List).page(3));
+    harness.inject(Fault::new(FaultEffect::status(400)).call(FaultedCall::List).page(3));
     harness.expect(1, &["sync"]);
     harness.sandbox.world().clear_faults();
     assert_ne!(harness.one("SELECT restored_at FROM meta"), "null");
@@ -64,7 +64,7 @@ fn after_a_restore_who_is_alive_is_not_held_and_an_earlier_yes_is_asked_anew() {
     });
     harness.expect(0, &["restore", &made]);
     let hidden = harness.sandbox.world().ids()[5].clone();
-    let fault = harness.on_lists(Effect::Hide { ids: vec![hidden], every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids: vec![hidden], every: None });
     harness.expect(3, &["sync"]);
     assert!(harness.fired(fault) > 0);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "0");

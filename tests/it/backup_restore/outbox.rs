@@ -2,7 +2,7 @@
 //!
 //! Promises: command restore
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use komoju_testkit::Installation;
 
 use super::backup;
@@ -12,7 +12,8 @@ use crate::PROGRAM;
 fn a_restored_database_parks_what_was_unfinished_and_sends_nothing_by_itself() {
     let harness = Installation::swept(PROGRAM, 5);
     let customer = harness.sandbox.world().ids()[0].clone();
-    harness.inject(Fault::new(Effect::Close { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Close { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.expect(0, &["intent", "create", "--email", "w@example.com", "--id", "waits"]);
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT state FROM intents"), "waiting");
@@ -102,7 +103,7 @@ fn a_restored_database_parks_what_was_unfinished_and_sends_nothing_by_itself() {
 fn what_was_just_being_sent_keeps_its_key_and_is_made_once() {
     let harness = Installation::swept(PROGRAM, 1);
     harness.expect(0, &["intent", "create", "--email", "s@example.com", "--id", "sent"]);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     assert_eq!(harness.one("SELECT state FROM intents"), "sending");
@@ -133,14 +134,14 @@ fn a_create_that_was_turned_away_keeps_its_key_and_is_made_once() {
         let harness = Installation::swept(PROGRAM, 1);
         harness.expect(0, &["intent", "create", "--email", "t@example.com", "--id", "turned"]);
         let away = harness.inject(
-            Fault::new(Effect::Status {
+            Fault::new(FaultEffect::Status {
                 status: if status == 0 { 429 } else { status },
                 body: Payload::Error,
                 retry_after: None,
                 headers: Default::default(),
-                work: Work::Skipped,
+                work: FaultedWork::Skipped,
             })
-            .call(Call::Create),
+            .call(FaultedCall::Create),
         );
         harness.run(&["sync"]);
         assert!(harness.fired(away) > 0, "{case}");
@@ -182,14 +183,14 @@ fn a_create_that_was_turned_away_keeps_its_key_and_is_made_once() {
 fn an_attempt_that_a_person_must_judge_keeps_its_key_too() {
     let harness = Installation::swept(PROGRAM, 1);
     harness.expect(0, &["intent", "create", "--email", "p@example.com", "--id", "p"]);
-    let fault = Fault::new(Effect::Status {
+    let fault = Fault::new(FaultEffect::Status {
         status: 429,
         body: Payload::Error,
         retry_after: None,
         headers: Default::default(),
-        work: Work::Skipped,
+        work: FaultedWork::Skipped,
     });
-    harness.inject(fault.call(Call::Create));
+    harness.inject(fault.call(FaultedCall::Create));
     harness.run(&["sync"]);
     harness.sandbox.world().clear_faults();
     // Parked before the backup was made, and retried after it.

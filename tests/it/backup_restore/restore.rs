@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use komoju_sandbox::Effect;
+use komoju_sandbox::FaultEffect;
 use komoju_testkit::{Installation, own};
 use rusqlite::Connection;
 
@@ -259,7 +259,7 @@ fn an_older_schema_is_brought_up_to_date() {
 fn a_copy_that_somebody_works_on_is_not_restored() {
     let harness = Installation::swept(PROGRAM, 20);
     let other = Installation::with(PROGRAM, 0);
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let mut at_work = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     let ran = other.expect(5, &["restore", &file(&harness, "komoju.db")]);

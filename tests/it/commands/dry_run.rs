@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, Process, signal};
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ fn planned_changes_have_the_keys_and_values_of_changes() {
 fn dry_run_beside_a_daemon_changes_no_file_and_keeps_no_process_out() {
     let harness = Installation::swept(PROGRAM, 12);
     harness.expect(0, &["intent", "create", "--email", "new@example.jp"]);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
     // It is in the middle of the list, and a daemon starts, sweeps and pushes.
@@ -118,7 +118,7 @@ fn dry_run_makes_no_file_beside_a_database_that_stands_alone() {
     harness.expect(0, &["sync", "--dry-run"]);
     assert!(files(harness.directory.path()) == before);
     // Nothing else tells the dry run that the file changes under it, so it lets no other process write.
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
     let refused = harness.expect(5, &["sync"]);
@@ -180,7 +180,7 @@ fn dry_run_ends_with_the_plan_of_the_outbox() {
 fn dry_run_with_a_refused_key_exits_4_and_notes_nothing() {
     let mut harness = Installation::swept(PROGRAM, 3);
     let before = files(harness.directory.path());
-    harness.inject(Fault::new(Effect::status(401)));
+    harness.inject(Fault::new(FaultEffect::status(401)));
     harness.expect(4, &["sync", "--dry-run"]);
     harness.sandbox.world().clear_faults();
     harness.use_key("sk_test_other");
@@ -210,7 +210,7 @@ fn dry_run_does_not_resume_an_interrupted_sweep() {
 fn two_signals_at_once_stop_a_dry_run_in_order() {
     let harness = Installation::with(PROGRAM, 12);
     harness.expect(0, &["sync"]);
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let mut command = harness.command(&["sync", "--dry-run"]);
     let dry = Process::start(command.stderr(Stdio::piped()));
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, KEY, own, signal};
 use serde_json::json;
 
@@ -114,7 +114,8 @@ fn list_without_an_entry_says_so_on_standard_error_only() {
 #[test]
 fn export_before_the_first_complete_sweep_is_reported_as_incomplete() {
     let harness = Installation::with(PROGRAM, 25);
-    let fault = harness.sandbox.world().inject(Fault::new(Effect::status(400)).call(Call::List).page(3));
+    let fault =
+        harness.sandbox.world().inject(Fault::new(FaultEffect::status(400)).call(FaultedCall::List).page(3));
     harness.expect(1, &["sync"]);
     for format in ["csv", "jsonl"] {
         let ran = harness.expect(1, &["export", "--format", format]);

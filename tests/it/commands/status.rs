@@ -2,7 +2,7 @@
 //!
 //! Promises: command status
 
-use komoju_sandbox::{Call, Fault};
+use komoju_sandbox::{Fault, FaultedCall};
 use komoju_testkit::{Installation, KEY, own};
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ fn failed_sync_promises_no_retry_without_a_daemon() {
 
     harness.use_key(KEY);
     let effect = json!({"kind": "status", "status": 503});
-    let on = Fault::new(serde_json::from_value(effect).unwrap()).call(Call::Create);
+    let on = Fault::new(serde_json::from_value(effect).unwrap()).call(FaultedCall::Create);
     harness.inject(on);
     let ran = harness.expect(0, &["sync"]);
     assert!(!ran.stderr.contains("nothing repeats this"), "{}", ran.stderr);

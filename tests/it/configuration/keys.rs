@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_sync::cli::sync_by;
 use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
 use komoju_sync::config::Config;
@@ -52,7 +52,7 @@ fn requests_in_flight_are_within_the_setting() {
     let harness = Installation::with(PROGRAM, 60);
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nmax_concurrent_requests = 2\n");
     // The first page is requested alone.
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).skip(1));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).skip(1));
     let sync = harness.spawn(&["sync"]);
     harness.until(|world| world.fired(held) == 2);
     // No signal shows that a third request is not sent. This is long enough for one that is.
@@ -200,7 +200,7 @@ fn intent_parks_after_the_time_since_its_first_attempt() {
         harness.replace_in_config("[api]\n", &format!("[api]\nsecret_key_file = '{}'\n", key.display()));
         let customer = harness.sandbox.world().ids()[0].clone();
         harness.intend("u", "update", Some(&customer), Some(json!({"email": "x@example.jp"})));
-        harness.inject(Fault::new(Effect::status(503)).call(Call::Update));
+        harness.inject(Fault::new(FaultEffect::status(503)).call(FaultedCall::Update));
         let clock = Arc::new(ManualClock::at(SystemClock::new().now()));
         let config = Config::load(&harness.path("config.toml")).unwrap();
         for hours in [0, 25] {

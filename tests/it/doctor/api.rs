@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use komoju_sandbox::{Effect, KeyRefusal, OldKey};
+use komoju_sandbox::{FaultEffect, KeyRefusal, OldKey};
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_testkit::{Installation, KEY, own};
 
@@ -89,7 +89,7 @@ fn a_firewall_in_front_is_no_refusal_and_one_hiccup_is_nothing() {
     assert_eq!(told.code, 1, "{}", told.text);
     assert!(told.one("api").1.contains("a firewall in front of the API"), "{}", told.text);
     harness.sandbox.world().refuse_key(None);
-    harness.inject(komoju_sandbox::Fault::new(Effect::Reset { work: Default::default() }).once());
+    harness.inject(komoju_sandbox::Fault::new(FaultEffect::Reset { work: Default::default() }).once());
     assert_eq!(doctor(&harness).one("api").0, "ok");
 }
 
@@ -98,7 +98,7 @@ fn a_firewall_in_front_is_no_refusal_and_one_hiccup_is_nothing() {
 fn an_api_that_never_answers_is_not_waited_for() {
     let harness = Installation::with(PROGRAM, 3);
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nrequest_timeout_s = 1\n");
-    harness.on_lists(Effect::Hold);
+    harness.on_lists(FaultEffect::Hold);
     let since = SystemClock::new();
     let told = doctor(&harness);
     assert_eq!(told.code, 1, "{}", told.text);

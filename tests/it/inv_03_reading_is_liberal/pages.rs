@@ -2,7 +2,7 @@
 
 use komoju_core::{Outcome, PassKind};
 use komoju_sandbox::readings::{PastEnd, PerPageOver};
-use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Readings, Region};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -17,7 +17,8 @@ fn a_list_that_shrinks_below_the_page_asked_for_is_whole_under_every_reading() {
                     .inbound("max_delete_percent = 100");
             harness.sweep();
             let drift = Drift { delete, place: Region::Served, ..Drift::default() };
-            let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(page).once());
+            let fault = harness
+                .inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List).page(page).once());
             // Whole, though those who were picked as canaries may be among the deleted: then these are held, and asked again.
             let ran = harness.run(&["sync"]);
             assert!(matches!(ran.code, 0 | 3), "{past_end:?}, {delete} deleted: {}", ran.stderr);
@@ -33,7 +34,7 @@ fn as_many_inserts_as_a_page_holds_do_not_look_like_the_same_page_again() {
     let harness = Installation::with(PROGRAM, 40);
     harness.sweep();
     let drift = Drift { insert: 10, place: Region::Served, ..Drift::default() };
-    let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
+    let fault = harness.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List).page(2).once());
     let report = harness.sweep();
     assert_eq!((harness.fired(fault), report.outcome), (1, Outcome::Complete), "{}", report.sentence());
     harness.sweep();

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use komoju_core::Outcome;
 use komoju_sandbox::readings::{LastPage, Total};
-use komoju_sandbox::{Call, Echo, Effect, Fault};
+use komoju_sandbox::{Echo, Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, own};
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ fn imprecise_list_is_described_with_what_was_expected_and_seen() {
 #[test]
 fn api_that_ignores_page_needs_an_operator() {
     let harness = Installation::with(PROGRAM, 60);
-    harness.inject(Fault::new(Effect::SamePage { page: 1, echo: Echo::Asked }).call(Call::List));
+    harness.inject(Fault::new(FaultEffect::SamePage { page: 1, echo: Echo::Asked }).call(FaultedCall::List));
     harness.expect(3, &["sync"]);
     let (text, json) = status(&harness, 3);
     assert_eq!(json["list"]["ignores_page"], true);
@@ -92,8 +92,8 @@ fn partial_sweep_is_named_and_fails_status_only_when_the_last_complete_one_is_to
     let harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     let ids = vec![harness.sandbox.world().ids()[2].clone()];
-    harness.on_lists(Effect::Hide { ids, every: None });
-    harness.inject(Fault::new(Effect::status(403)).call(Call::Show));
+    harness.on_lists(FaultEffect::Hide { ids, every: None });
+    harness.inject(Fault::new(FaultEffect::status(403)).call(FaultedCall::Show));
     harness.expect(1, &["sync"]);
     let (text, json) = status(&harness, 0);
     assert_eq!(json["last_sweep"]["outcome"], Outcome::Partial.word());

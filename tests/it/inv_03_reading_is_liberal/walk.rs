@@ -4,7 +4,7 @@
 //! `CUSTOMERS=10000 cargo test --release --test it -- walk:: --nocapture` measures with more customers.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Drift, Effect, Readings};
+use komoju_sandbox::{Drift, FaultEffect, Readings};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
 fn largest_numbers_that_an_envelope_can_say_cost_a_sweep_at_most_three_pages() {
     for fields in [json!({"total": u64::MAX, "last_page": u64::MAX}), json!({"last_page": u64::MAX})] {
         let harness = Installation::with(PROGRAM, 57);
-        harness.on_lists(Effect::Envelope { fields: fields.as_object().unwrap().clone() });
+        harness.on_lists(FaultEffect::Envelope { fields: fields.as_object().unwrap().clone() });
         for _ in 0..2 {
             requests(&harness);
             let report = harness.sweep();
@@ -155,7 +155,7 @@ fn sweep_of_a_list_that_grows_faster_than_it_is_read_is_partial() {
     let harness = Installation::with(PROGRAM, 12);
     harness.expect(0, &["sync"]);
     let drift = Drift { insert: 25, ..Drift::default() };
-    let grows = harness.on_lists(Effect::Drift(drift));
+    let grows = harness.on_lists(FaultEffect::Drift(drift));
     let ran = harness.expect(1, &["sync"]);
     assert!(ran.stderr.contains("was not read to its end"), "{}", ran.stderr);
     let status = harness.run(&["status"]);

@@ -1,7 +1,7 @@
 //! A live customer that answers after the suspect.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 
 use super::{answered, delete, on_show};
@@ -73,7 +73,7 @@ fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
         let gone = delete(&harness, 1);
         let effect = answered(status, Payload::Code(code.into()));
         // While every customer answers so, there is no canary: the deletion is held.
-        harness.inject(Fault::new(effect.clone()).call(Call::Show));
+        harness.inject(Fault::new(effect.clone()).call(FaultedCall::Show));
         let report = harness.sweep();
         assert_eq!(
             (report.outcome, report.held),
@@ -101,7 +101,7 @@ fn a_canary_without_an_answer_makes_room_for_the_next() {
     // One of the two that are left never answers: either, so that one of them is asked first.
     let mut fired = 0;
     for silent in &left {
-        let fault = harness.inject(on_show(Effect::status(500), silent));
+        let fault = harness.inject(on_show(FaultEffect::status(500), silent));
         let report = harness.sweep();
         assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
         assert_eq!(report.tally.deleted, 1);

@@ -1,7 +1,7 @@
 //! `deletions approve|reject`, and when a decision ends.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -55,7 +55,7 @@ fn an_approval_ends_when_the_customer_is_listed_again() {
     let gone = delete(&harness, 30);
     harness.sweep();
     harness.expect(0, &["deletions", "approve"]);
-    harness.inject(on_show(Effect::status(400), &gone[3]));
+    harness.inject(on_show(FaultEffect::status(400), &gone[3]));
     harness.sweep();
     harness.sandbox.world().restore(&gone[3]);
     harness.sweep();
@@ -78,7 +78,7 @@ fn a_rejected_customer_counts_as_seen_whatever_becomes_of_that_pass() {
     harness.sweep();
     harness.expect(0, &["deletions", "reject"]);
     harness.sandbox.world().restore(&gone[0]);
-    let fault = harness.inject(Fault::new(Effect::status(500)).call(Call::List).page(4));
+    let fault = harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::List).page(4));
     assert_eq!(harness.sweep().outcome, Outcome::Failed);
     harness.sandbox.world().remove_fault(fault);
     harness.sandbox.world().delete(&gone[0]);
@@ -92,7 +92,7 @@ fn decision_can_be_reversed_by_the_number_of_its_hold() {
     harness.sweep();
     let gone = delete(&harness, 11);
     harness.expect(3, &["sync"]);
-    harness.inject(on_show(Effect::status(403), &gone[0]));
+    harness.inject(on_show(FaultEffect::status(403), &gone[0]));
     harness.expect(0, &["deletions", "approve"]);
     harness.expect(0, &["sync"]);
     let status = harness.expect(0, &["status"]).stdout;
@@ -115,7 +115,7 @@ fn a_no_during_a_sweep_ends_when_that_sweep_lists_the_customer() {
     harness.expect(0, &["sync"]);
     let gone = delete(&harness, 30);
     harness.expect(3, &["sync"]);
-    let waits = harness.on_lists(Effect::Hold);
+    let waits = harness.on_lists(FaultEffect::Hold);
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
     harness.expect(0, &["deletions", "reject"]);
@@ -157,7 +157,7 @@ fn a_persons_word_during_a_sweep_is_not_asked_for_anew() {
         delete(&harness, 30);
         harness.expect(3, &["sync"]);
         // The next sweep samples them; while it waits for an answer, a person decides.
-        let waits = harness.inject(Fault::new(Effect::Hold).call(Call::Show));
+        let waits = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show));
         let mut sync = harness.spawn(&["sync"]);
         harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
         harness.expect(0, &["deletions", word]);
@@ -176,10 +176,10 @@ fn a_no_during_the_question_itself_is_heard() {
     harness.sweep();
     let gone = delete(&harness, 1);
     let none = answered(404, komoju_sandbox::Payload::Code("not_found".into()));
-    let fault = harness.inject(Fault::new(none).call(Call::Show));
+    let fault = harness.inject(Fault::new(none).call(FaultedCall::Show));
     assert_eq!(harness.sweep().held, 1, "without a canary");
     harness.sandbox.world().remove_fault(fault);
-    let waits = harness.inject(Fault::new(Effect::Hold).call(Call::Show));
+    let waits = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
     harness.expect(0, &["deletions", "reject"]);

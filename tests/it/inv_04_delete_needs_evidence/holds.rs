@@ -1,7 +1,7 @@
 //! Too many deletions are held; a hold only shrinks.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, own};
 use serde_json::json;
 
@@ -63,7 +63,7 @@ fn hold_only_shrinks() {
     // One is listed again, and another one answers though the list does not show it.
     harness.sandbox.world().restore(&gone[0]);
     harness.sandbox.world().restore(&more[0]);
-    let fault = harness.on_lists(Effect::Hide { ids: vec![more[0].clone()], every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids: vec![more[0].clone()], every: None });
     harness.expect(3, &["sync"]);
     assert_eq!(harness.column(held), ["1: 29", "2: 10"]);
     harness.sandbox.world().remove_fault(fault);
@@ -87,7 +87,7 @@ fn customer_that_paging_skips_changes_no_hold() {
     }
     assert_eq!(harness.sweep().outcome, Outcome::Held);
     let skipped = harness.sandbox.world().ids()[5].clone();
-    let fault = harness.on_lists(Effect::Hide { ids: vec![skipped.clone()], every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids: vec![skipped.clone()], every: None });
     let swept = || {
         let report = harness.sweep();
         (report.outcome, report.tally.deleted, report.held, report.tally.unverified)
@@ -95,7 +95,7 @@ fn customer_that_paging_skips_changes_no_hold() {
     assert_eq!(swept(), (Outcome::Held, 0, 11, 0));
     assert!(harness.fired(fault) > 0);
     // It answered, so that two sweeps do not request it; then it gives no usable answer.
-    let silent = harness.inject(on_show(Effect::status(400), &skipped));
+    let silent = harness.inject(on_show(FaultEffect::status(400), &skipped));
     assert_eq!([swept(), swept()], [(Outcome::Held, 0, 11, 0); 2]);
     assert_eq!(harness.fired(silent), 0);
     assert_eq!(swept(), (Outcome::Partial, 0, 11, 1));
@@ -120,16 +120,16 @@ fn a_404_that_proves_nothing_makes_no_other_set_of_those_who_wait() {
     harness.sweep();
     // Paging skips somebody, and an API in trouble says of everybody that there is no such customer.
     let skipped = harness.sandbox.world().ids()[5].clone();
-    harness.on_lists(Effect::Hide { ids: vec![skipped], every: None });
+    harness.on_lists(FaultEffect::Hide { ids: vec![skipped], every: None });
     let code = komoju_sandbox::Payload::Code("not_found".into());
-    let nobody = Effect::Status {
+    let nobody = FaultEffect::Status {
         status: 404,
         body: code,
         retry_after: None,
         headers: Default::default(),
         work: Default::default(),
     };
-    let fault = harness.inject(Fault::new(nobody).call(Call::Show));
+    let fault = harness.inject(Fault::new(nobody).call(FaultedCall::Show));
     harness.sweep();
     assert!(harness.fired(fault) > 1, "the customer and a canary");
     let holds = "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because";
@@ -150,7 +150,7 @@ fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
     let conn = own(&harness.path("komoju.db"));
     conn.execute("UPDATE meta SET restored_at = '2026-06-01T00:00:00.000Z'", []).unwrap();
     drop(conn);
-    harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Show));
     harness.sandbox.world().clear_requests();
     assert_eq!(harness.sweep().outcome, Outcome::Partial);
     let asked: std::collections::HashSet<String> = {
@@ -199,7 +199,7 @@ fn as_many_further_suspects_as_the_limit_allows_leave_a_hold_unchanged() {
     harness.expect(3, &["sync"]);
     // The limit is ten; these are alive.
     let ids = harness.sandbox.world().ids()[..10].to_vec();
-    let fault = harness.on_lists(Effect::Hide { ids, every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids, every: None });
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
     assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Held, 0, 30));
@@ -213,8 +213,8 @@ fn deletions_of_a_day_count_together_though_the_sweep_that_saw_the_imprecise_lis
     harness.expect(0, &["sync"]);
     // More than the limit are not listed, and they live. The sweep is killed while it requests one by one.
     let hidden = harness.sandbox.world().ids()[20..].to_vec();
-    harness.on_lists(Effect::Hide { ids: hidden, every: None });
-    let waits = harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(25));
+    harness.on_lists(FaultEffect::Hide { ids: hidden, every: None });
+    let waits = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show).skip(25));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
     sync.kill().unwrap();

@@ -2,7 +2,7 @@
 
 use komoju_core::Outcome;
 use komoju_sandbox::readings::Order;
-use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Readings, Region};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::PROGRAM;
 fn short_and_empty_lists_delete_no_customer_and_are_reported() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
-    for effect in [Effect::ShortList { keep: 20 }, Effect::EmptyList] {
+    for effect in [FaultEffect::ShortList { keep: 20 }, FaultEffect::EmptyList] {
         let fault = harness.on_lists(effect);
         // Fewer than a hundred are missing, so that each is verified.
         let ran = harness.expect(0, &["sync"]);
@@ -30,7 +30,7 @@ fn a_few_customers_hidden_from_the_list_are_asked_for_and_stay() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     let ids = harness.sandbox.world().ids()[..5].to_vec();
-    let fault = harness.on_lists(Effect::Hide { ids, every: None });
+    let fault = harness.on_lists(FaultEffect::Hide { ids, every: None });
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
     assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 0));
@@ -43,7 +43,7 @@ fn a_suspect_that_changed_meanwhile_is_updated_by_its_own_lookup() {
     harness.sweep();
     let id = harness.sandbox.world().ids()[2].clone();
     harness.sandbox.world().update(&id, json!({"email": "looked@example.com"}));
-    harness.on_lists(Effect::Hide { ids: vec![id.clone()], every: None });
+    harness.on_lists(FaultEffect::Hide { ids: vec![id.clone()], every: None });
     harness.sweep();
     assert_eq!(harness.one("SELECT origin FROM changes WHERE kind = 'updated'"), "lookup");
     harness.assert_true();
@@ -57,7 +57,7 @@ fn answer_that_is_not_the_apis_own_is_no_evidence() {
             let harness = Installation::with(PROGRAM, 30);
             harness.sweep();
             let gone = delete(&harness, 1);
-            let fault = harness.inject(Fault::new(answered(status, body.clone())).call(Call::Show));
+            let fault = harness.inject(Fault::new(answered(status, body.clone())).call(FaultedCall::Show));
             let report = harness.sweep();
             assert!(harness.fired(fault) > 0);
             let outcome = (report.outcome, report.held, report.tally.unverified);
@@ -96,7 +96,7 @@ fn one_forbidden_customer_is_no_refused_key() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let gone = delete(&harness, 3);
-    harness.inject(on_show(Effect::status(403), &gone[0]));
+    harness.inject(on_show(FaultEffect::status(403), &gone[0]));
     let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
     let ran = harness.expect(1, &["sync"]);
     assert!(ran.stderr.contains("1 customer was neither listed nor verified"), "{}", ran.stderr);
@@ -116,7 +116,7 @@ fn many_customers_without_a_clear_answer_do_not_take_hours() {
     let harness = Installation::with(PROGRAM, 120);
     harness.sweep();
     delete(&harness, 90);
-    let fault = harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    let fault = harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Show));
     let report = harness.sweep();
     assert_eq!((report.outcome, report.held), (Outcome::Partial, 0), "{}", report.sentence());
     assert!(harness.fired(fault) <= 3 * 10 + 20, "{} requests", harness.fired(fault));
@@ -125,7 +125,8 @@ fn many_customers_without_a_clear_answer_do_not_take_hours() {
     harness.expect(0, &["deletions", "approve"]);
     // Now canaries answer, and none of the approved: each pass asks some, and begins with others.
     let gone: Vec<String> = harness.column("SELECT customer_id FROM held_deletions");
-    let faults: Vec<_> = gone.iter().map(|id| harness.inject(on_show(Effect::status(400), id))).collect();
+    let faults: Vec<_> =
+        gone.iter().map(|id| harness.inject(on_show(FaultEffect::status(400), id))).collect();
     let asked = || faults.iter().filter(|fault| harness.fired(**fault) > 0).count();
     assert_eq!(harness.sweep().outcome, Outcome::Complete);
     assert!((64..90).contains(&asked()), "{} of 90 were asked", asked());
@@ -158,7 +159,8 @@ fn customers_skipped_because_the_list_moved_are_asked_for_and_stay() {
         let harness = Installation::reading(PROGRAM, 60, Readings { order, ..Readings::default() });
         assert_eq!(harness.sweep().outcome, Outcome::Complete);
         let drift = Drift { delete: 3, place: Region::Served, ..Drift::default() };
-        let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
+        let fault =
+            harness.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List).page(2).once());
         let report = harness.sweep();
         assert_eq!(harness.fired(fault), 1);
         assert_eq!(report.outcome, Outcome::Complete, "{order:?}: {}", report.sentence());
@@ -176,7 +178,7 @@ fn customers_skipped_because_the_list_moved_are_asked_for_and_stay() {
 fn inserts_and_reorders_between_pages_delete_nobody() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
-    let everything = Effect::RandomDrift { seed: 7, delete: 0, insert: 2, update: 2, reorder: 3 };
+    let everything = FaultEffect::RandomDrift { seed: 7, delete: 0, insert: 2, update: 2, reorder: 3 };
     let fault = harness.on_lists(everything);
     for _ in 0..5 {
         harness.sweep();

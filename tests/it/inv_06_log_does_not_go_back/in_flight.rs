@@ -1,7 +1,7 @@
 //! What we pushed does not come back as somebody else's change.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::tasks::push::Drained;
 use komoju_testkit::InProcess;
 use serde_json::json;
@@ -11,7 +11,7 @@ async fn settles_within_a_page(prepare: impl Fn(&InProcess) -> Vec<String>) -> I
     let mut harness = InProcess::open(4).await;
     let expected = prepare(&harness);
     let head = harness.head();
-    let slow = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let slow = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).once());
     let pull = harness.pull();
     let sweep = pull.sweep();
     let push = async {
@@ -76,7 +76,7 @@ async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
     let mut harness = InProcess::open(4).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     let ids = harness.sandbox.world().ids();
-    harness.inject(Fault::new(Effect::Date { ahead_s }));
+    harness.inject(Fault::new(FaultEffect::Date { ahead_s }));
     // The pusher has heard the server's time when it claims the create.
     harness.intend("first", "update", Some(&ids[1]), Some(json!({"email": "first@example.com"})));
     let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
@@ -85,8 +85,9 @@ async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
     harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
     harness.intend("c", "create", None, Some(json!({"email": "new@example.com"})));
     let head = harness.head();
-    let slow = [Call::Update, Call::Create]
-        .map(|call| harness.inject(Fault::new(Effect::Drip { every_ms: 40, bytes: 40 }).call(call).once()));
+    let slow = [FaultedCall::Update, FaultedCall::Create].map(|call| {
+        harness.inject(Fault::new(FaultEffect::Drip { every_ms: 40, bytes: 40 }).call(call).once())
+    });
     let pull = harness.pull();
     let sweep = async {
         harness.sandbox.until(|world| slow.iter().all(|slow| world.fired(*slow) == 1)).await;
@@ -129,7 +130,8 @@ async fn somebody_elses_change_after_ours_is_seen() {
 async fn a_sweep_that_saw_it_first_is_named_as_the_change_that_records_it() {
     let mut harness = InProcess::open(2).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     harness.sweep().await;
     let head = harness.head();
@@ -149,7 +151,9 @@ async fn a_create_that_is_answered_again_does_not_bring_back_what_its_customer_w
             None,
             Some(json!({"email": "a@example.com", "payment_details": "tok_c"})),
         );
-        harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+        harness.inject(
+            Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once(),
+        );
         harness.drain().await;
         harness.sweep().await;
         let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
@@ -173,7 +177,8 @@ async fn a_card_that_the_list_does_not_show_is_taken_from_the_second_answer_too(
     let mut harness = InProcess::open(2).await;
     harness.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_c"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     harness.sweep().await;
     let card = |harness: &InProcess| {
@@ -215,7 +220,7 @@ async fn a_card_that_was_pushed_after_its_customer_was_listed_without_one_stays(
     harness.sandbox.world().update(&listed_first, json!({"source": null}));
     harness.intend("u", "update", Some(&listed_first), Some(json!({"payment_details": "tok_new"})));
     let head = harness.head();
-    push_within_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::List).page(2).once()).await;
+    push_within_a_sweep(&harness, Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once()).await;
     assert_eq!(harness.changes_after(head), ["updated intent u"]);
     harness.assert_true();
     harness.sweep().await;
@@ -229,7 +234,7 @@ async fn our_own_delete_during_an_absence_check_is_recorded_once_and_as_ours() {
     harness.sandbox.world().delete(&gone);
     harness.intend("d", "delete", Some(&gone), None);
     let head = harness.head();
-    push_within_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    push_within_a_sweep(&harness, Fault::new(FaultEffect::Hold).call(FaultedCall::Show).once()).await;
     assert_eq!(harness.changes_after(head), ["deleted intent d"]);
     harness.assert_true();
 }
@@ -268,7 +273,7 @@ async fn our_own_delete_of_somebody_who_was_listed_lets_nobody_go_who_waits_for_
     assert_eq!(held(&harness), ["restored: 1"]);
     // As many are live then as were listed, and one of those is missing all the same.
     harness.intend("d", "delete", Some(&listed[0]), None);
-    let slow = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
+    let slow = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once());
     let pull = harness.pull();
     let mut progress = pull.progress();
     let push = async {
@@ -296,7 +301,7 @@ async fn after_a_restore_a_push_to_somebody_who_is_missing_lets_nobody_go() {
             harness.sweep().await;
         }
         harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
-        let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
+        let late = Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once();
         assert_eq!(pushed_within_a_sweep(&harness, late).await.rejected, 1);
         harness.sweep().await;
         assert_eq!(held(&harness), ["restored: 1"], "held before: {is_held_before}");
@@ -329,10 +334,12 @@ async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_thos
     }
     harness.sweep().await;
     let skipped = ids[20].clone();
-    harness.inject(Fault::new(Effect::Hide { ids: vec![skipped.clone()], every: None }).call(Call::List));
+    harness.inject(
+        Fault::new(FaultEffect::Hide { ids: vec![skipped.clone()], every: None }).call(FaultedCall::List),
+    );
     harness.intend("d", "delete", Some(&skipped), None);
     // Asked for, and answered after our delete: with 404.
-    push_within_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    push_within_a_sweep(&harness, Fault::new(FaultEffect::Hold).call(FaultedCall::Show).once()).await;
     assert_eq!(held(&harness), ["too_many: 11"]);
     assert_eq!(harness.column("SELECT id FROM deleted_customers"), [skipped]);
 }
@@ -341,7 +348,7 @@ async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_thos
 async fn whom_we_push_to_counts_among_those_who_are_too_many() {
     let (mut harness, ids) = eleven_are_gone().await;
     harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
-    let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
+    let late = Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once();
     assert_eq!(pushed_within_a_sweep(&harness, late).await.rejected, 1);
     // It counts, and is left to its push.
     assert_eq!(held(&harness), ["too_many: 10"]);

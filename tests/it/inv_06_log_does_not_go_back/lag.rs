@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use komoju_core::plan::lag::Consistency;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::clock::Clock as _;
 use komoju_testkit::InProcess;
 use serde_json::json;
@@ -120,7 +120,8 @@ async fn create_is_looked_for_only_once_no_read_can_be_older_than_its_attempt() 
     harness.settings.reconcile_tag = Some("intent".to_owned());
     harness.sandbox.world().readings_mut().list_lag_s = 30;
     harness.advance(SignedDuration::from_secs(40));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
     harness.drain().await;
     harness.advance(SignedDuration::from_secs(5));
@@ -140,8 +141,9 @@ async fn push_answered_without_a_customer_records_no_read_that_may_lag() {
     harness.sandbox.world().readings_mut().show_lag_s = 30;
     harness.advance(SignedDuration::from_secs(40));
     let (body, headers) = (Default::default(), Default::default());
-    let empty = Effect::Status { status: 204, body, retry_after: None, headers, work: Work::Done };
-    harness.inject(Fault::new(empty).call(Call::Update).once());
+    let empty =
+        FaultEffect::Status { status: 204, body, retry_after: None, headers, work: FaultedWork::Done };
+    harness.inject(Fault::new(empty).call(FaultedCall::Update).once());
     let head = harness.head();
     harness.intend("ours", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
     harness.drain().await;
@@ -170,7 +172,7 @@ async fn customer_left_out_while_the_clock_was_ahead_is_requested_again_once_it_
     assert_eq!(email(&harness, &id), "ours@example.com");
     harness.advance(SignedDuration::from_secs(61));
     // One that gives no usable answer is not requested without a pause.
-    let silent = harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    let silent = harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Show));
     let wait = harness.pull().recheck().await.unwrap().unwrap();
     assert!(wait.as_secs() >= 30, "{wait:?}");
     harness.sandbox.world().remove_fault(silent);
@@ -194,7 +196,7 @@ async fn card_that_a_recheck_has_just_recorded_is_not_taken_away_by_its_sweep() 
     harness.sql(&format!("INSERT INTO recheck (customer_id, due_at) VALUES ('{id}', '{due:.3}')"));
     let head = harness.head();
     // The list has shown the customer without a card when it gets one.
-    let last = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+    let last = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(3));
     let pull = harness.pull();
     let (report, ()) = tokio::join!(pull.sweep(), async {
         harness.sandbox.until(|world| world.fired(last) > 0).await;

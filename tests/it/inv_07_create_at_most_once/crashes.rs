@@ -1,6 +1,6 @@
 //! Attempts that our own stop or crash cut off.
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::InProcess;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ async fn delete_of_an_unknown_id_that_a_crash_cut_off_is_done() {
 async fn attempt_that_a_stop_cut_off_is_due_at_once_with_its_key() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     let stop = CancellationToken::new();
     let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
     pusher.recover().await.unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use jiff::SignedDuration;
 use komoju_sandbox::readings::ServerErrors;
-use komoju_sandbox::{Call, Effect, Fault, Payload, Readings, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload, Readings};
 use komoju_testkit::InProcess;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -168,16 +168,16 @@ async fn cut_everywhere(stored: ServerErrors, tag: Option<&str>) {
         }
     }
     // And the same where the API itself fails after it has made the customer, or before.
-    for work in [Work::Done, Work::Skipped] {
+    for work in [FaultedWork::Done, FaultedWork::Skipped] {
         for age in [1, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1] {
-            let effect = Effect::Status {
+            let effect = FaultEffect::Status {
                 status: 500,
                 body: Payload::Error,
                 retry_after: None,
                 headers: Default::default(),
                 work,
             };
-            harness.inject(Fault::new(effect).call(Call::Create).once());
+            harness.inject(Fault::new(effect).call(FaultedCall::Create).once());
             create_once(&mut harness, &scissors, n, None, SignedDuration::from_mins(age)).await;
             n += 1;
         }

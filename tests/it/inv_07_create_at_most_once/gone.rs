@@ -1,7 +1,7 @@
 //! A create whose customer was seen, and is gone again.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -13,7 +13,8 @@ async fn is_made_once(tag: Option<&str>, hours: i64, is_noticed: bool, words: &s
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
@@ -46,7 +47,8 @@ async fn nor_is_it_while_no_sweep_has_noticed_that_it_is_gone() {
 async fn nor_where_a_clock_that_was_set_back_dates_its_end_before_its_beginning() {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use komoju_core::plan::lag::Consistency;
 use komoju_sandbox::readings::ServerErrors;
-use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Work};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, FaultedWork, Readings};
 use komoju_sync::clock::Clock as _;
 use komoju_testkit::{InProcess, START};
 use serde_json::json;
@@ -16,13 +16,13 @@ use super::{Cut, Ending, drain_until_over, end_at, lost, minutes};
 async fn create_after(
     wait: SignedDuration,
     tag: Option<&str>,
-    effect: Effect,
+    effect: FaultEffect,
     readings: Readings,
 ) -> (InProcess, u64) {
     let mut harness = InProcess::reading(3, readings).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com", "metadata": {"n": "1"}})));
-    let fault = harness.inject(Fault::new(effect).call(Call::Create).once());
+    let fault = harness.inject(Fault::new(effect).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!((harness.sandbox.world().fired(fault), harness.state("c")), (1, "waiting".to_owned()));
     harness.restart();
@@ -35,16 +35,16 @@ async fn create_after(
 #[tokio::test]
 async fn at_every_age_of_the_key_one_create_is_made() {
     let effects = [
-        Effect::Reset { work: Work::Done },
-        Effect::Reset { work: Work::Skipped },
-        Effect::Status {
+        FaultEffect::Reset { work: FaultedWork::Done },
+        FaultEffect::Reset { work: FaultedWork::Skipped },
+        FaultEffect::Status {
             status: 500,
             body: Default::default(),
             retry_after: None,
             headers: Default::default(),
-            work: Work::Done,
+            work: FaultedWork::Done,
         },
-        Effect::status(500),
+        FaultEffect::status(500),
     ];
     for stored in [ServerErrors::Stored, ServerErrors::Forgotten] {
         for age in [1, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1, 50 * 60] {
@@ -75,7 +75,7 @@ async fn a_clock_that_was_set_back_gives_no_key_more_time() {
     for wall in ["2026-05-31T23:00:00Z", "2026-06-01T00:00:30Z"] {
         let mut harness = InProcess::open(1).await;
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-        harness.inject(lost(Call::Create));
+        harness.inject(lost(FaultedCall::Create));
         harness.drain().await;
         harness.restart();
         // Another boot: the steady clock says nothing.
@@ -93,7 +93,7 @@ async fn a_clock_that_jumps_back_a_year_keeps_nothing_waiting_so_long() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
-    harness.inject(Fault::new(Effect::status(503)).call(Call::Update).once());
+    harness.inject(Fault::new(FaultEffect::status(503)).call(FaultedCall::Update).once());
     harness.drain().await;
     harness.clock.set_wall("2025-06-01T00:00:00Z".parse().unwrap());
     harness.drain().await;
@@ -104,10 +104,10 @@ async fn a_clock_that_jumps_back_a_year_keeps_nothing_waiting_so_long() {
 async fn a_window_that_keeps_moving_is_looked_at_again_about_every_minute() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::status(500)).call(Call::Create).once());
+    harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Create).once());
     harness.drain().await;
     let drift = Drift { insert: 1, ..Drift::default() };
-    let moving = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List));
+    let moving = harness.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List));
     for attempts in 2..=12 {
         harness.advance(minutes(2));
         harness.drain().await;
@@ -202,11 +202,11 @@ async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_tw
 async fn a_create_whose_answer_was_lost_at_a_server_that_tells_no_time_is_dated_by_no_later_attempt() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(lost(Call::Create));
+    harness.inject(lost(FaultedCall::Create));
     let silent = Ending { tells_time: false, ..Ending::of(&harness, None) };
     drain_until_over(&mut harness, silent).await;
     // The answer is lost again, now that the time is told.
-    harness.inject(lost(Call::Create));
+    harness.inject(lost(FaultedCall::Create));
     harness.advance(minutes(60));
     harness.drain().await;
     harness.advance(minutes(25 * 60));
@@ -247,7 +247,7 @@ async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
         }
         harness.clock.set_wall(START.parse::<jiff::Timestamp>().unwrap() + minutes(ahead));
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-        harness.inject(lost(Call::Create));
+        harness.inject(lost(FaultedCall::Create));
         harness.drain().await;
         harness.restart();
         harness.clock.set_wall(START.parse().unwrap());

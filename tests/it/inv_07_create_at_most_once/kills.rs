@@ -7,7 +7,7 @@ use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::{Installation, Process, eventually, looked_until, stop};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -39,12 +39,12 @@ fn open_intents(harness: &Installation) -> String {
 
 /// What goes wrong now and then. Each happens once, for each costs a second.
 fn fault(dice: &mut StdRng) -> Option<Fault> {
-    let call = [Call::Create, Call::Update, Call::Delete][dice.random_range(0..3)];
+    let call = [FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete][dice.random_range(0..3)];
     let effect = match dice.random_range(0..10) {
-        0 | 1 => Effect::Reset { work: Work::Done },
-        2 => Effect::Reset { work: Work::Skipped },
-        3 => Effect::status(500),
-        4 => Effect::status(409),
+        0 | 1 => FaultEffect::Reset { work: FaultedWork::Done },
+        2 => FaultEffect::Reset { work: FaultedWork::Skipped },
+        3 => FaultEffect::status(500),
+        4 => FaultEffect::status(409),
         _ => return None,
     };
     Some(Fault::new(effect).call(call).once())
@@ -101,17 +101,17 @@ fn whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed() {
         let mut daemon = start(&harness);
         let moment = match round % 7 {
             0 | 1 => {
-                let call = if round % 7 == 0 { Call::Create } else { Call::Update };
+                let call = if round % 7 == 0 { FaultedCall::Create } else { FaultedCall::Update };
                 // Each fault that is left over from earlier rounds delays it by a backoff: four of them by 15 s.
                 harness.sandbox.world().clear_faults();
-                let held = harness.inject(Fault::new(Effect::Hold).call(call));
-                let wish = if call == Call::Create { dropper.create() } else { dropper.update() };
+                let held = harness.inject(Fault::new(FaultEffect::Hold).call(call));
+                let wish = if call == FaultedCall::Create { dropper.create() } else { dropper.update() };
                 dropper.by_sql(wish);
-                let longest = Duration::from_secs(if call == Call::Create { 60 } else { 10 });
+                let longest = Duration::from_secs(if call == FaultedCall::Create { 60 } else { 10 });
                 let fired = harness.within(longest, |world| world.fired(held) > 0);
                 // Its customer may wait behind a create that is declined.
                 assert!(
-                    fired || call == Call::Update,
+                    fired || call == FaultedCall::Update,
                     "the create is never sent: {}",
                     open_intents(&harness)
                 );

@@ -1,7 +1,7 @@
 //! A create whose outcome is unknown is looked for before it is sent again.
 
 use komoju_sandbox::readings::Source;
-use komoju_sandbox::{Call, Effect, Fault, Payload, Readings, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload, Readings};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ async fn a_lost_answer_to_a_create_is_asked_for_again_under_the_same_key() {
         None,
         Some(json!({"email": "a@example.com", "payment_details": "tok_once"})),
     );
-    harness.inject(lost(Call::Create));
+    harness.inject(lost(FaultedCall::Create));
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     // Somebody else has made one like it: which is whose, only the key tells.
@@ -47,14 +47,14 @@ async fn a_create_whose_customer_is_plain_to_see_is_not_sent_again() {
         };
         harness.intend("c", "create", None, Some(body));
         // A server that keeps no 5xx under its key, and a process that ends before it has written down that it was one.
-        let failed = Effect::Status {
+        let failed = FaultEffect::Status {
             status: 500,
             body: Payload::Code("internal_server_error".to_owned()),
             retry_after: None,
             headers: Default::default(),
-            work: Work::Done,
+            work: FaultedWork::Done,
         };
-        harness.inject(Fault::new(failed).call(Call::Create).once());
+        harness.inject(Fault::new(failed).call(FaultedCall::Create).once());
         end_at(&mut harness, Cut::AfterPush(0)).await;
         harness.advance(minutes(1));
         harness.drain().await;
@@ -75,7 +75,9 @@ async fn somebody_elses_customer_without_the_card_is_not_the_creates() {
         None,
         Some(json!({"email": "a@example.com", "payment_details": "tok_once"})),
     );
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Create).once(),
+    );
     harness.drain().await;
     harness.sandbox.world().create(json!({"email": "a@example.com"}));
     harness.advance(minutes(1));
@@ -91,7 +93,7 @@ async fn what_nobody_can_know_is_parked() {
     // Another customer that could be it came to be meanwhile, and there is no tag.
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(lost(Call::Create));
+    harness.inject(lost(FaultedCall::Create));
     harness.drain().await;
     harness.sandbox.world().create(json!({"email": "A@example.com"}));
     harness.advance(minutes(21 * 60));
@@ -110,8 +112,10 @@ async fn what_nobody_can_know_is_parked() {
         harness.intend(id, "create", None, Some(json!({"email": "a@example.com"})));
     }
     harness.settings.max_concurrent_requests = 1;
-    harness.inject(lost(Call::Create));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    harness.inject(lost(FaultedCall::Create));
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Create).once(),
+    );
     harness.drain().await;
     assert_eq!(harness.states(), ["c waiting", "twin waiting"]);
     harness.advance(minutes(21 * 60));
@@ -122,7 +126,7 @@ async fn what_nobody_can_know_is_parked() {
     // A customer that was made and is gone already.
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(lost(Call::Create));
+    harness.inject(lost(FaultedCall::Create));
     harness.drain().await;
     harness.sweep().await;
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
@@ -139,7 +143,9 @@ async fn customers_that_other_intents_made_are_accounted_for() {
     harness.settings.max_concurrent_requests = 1;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.intend("d", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Create).once(),
+    );
     harness.drain().await;
     assert_eq!(harness.states(), ["c waiting", "d done"]);
     harness.advance(minutes(21 * 60));
@@ -152,12 +158,15 @@ async fn customers_that_other_intents_made_are_accounted_for() {
 async fn a_window_that_keeps_moving_proves_nothing() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Create).once(),
+    );
     harness.drain().await;
     harness.advance(minutes(21 * 60));
     let posts = harness.sandbox.world().creates();
-    let short =
-        harness.inject(Fault::new(Effect::Body { body: komoju_sandbox::Payload::Html }).call(Call::List));
+    let short = harness.inject(
+        Fault::new(FaultEffect::Body { body: komoju_sandbox::Payload::Html }).call(FaultedCall::List),
+    );
     harness.drain().await;
     assert!(harness.sandbox.world().fired(short) > 0);
     assert_eq!((harness.state("c"), harness.sandbox.world().creates()), ("waiting".to_owned(), posts));
@@ -171,8 +180,11 @@ async fn a_window_that_keeps_moving_proves_nothing() {
 async fn an_answer_without_a_customer_is_asked_for_again() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness
-        .inject(Fault::new(Effect::Body { body: komoju_sandbox::Payload::Html }).call(Call::Create).once());
+    harness.inject(
+        Fault::new(FaultEffect::Body { body: komoju_sandbox::Payload::Html })
+            .call(FaultedCall::Create)
+            .once(),
+    );
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     harness.advance(minutes(1));
@@ -183,17 +195,17 @@ async fn an_answer_without_a_customer_is_asked_for_again() {
 
 #[tokio::test]
 async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
-    let busy = || Effect::Status {
+    let busy = || FaultEffect::Status {
         status: 503,
         body: komoju_sandbox::Payload::Html,
         retry_after: Some("5".to_owned()),
         headers: Default::default(),
-        work: Work::Done,
+        work: FaultedWork::Done,
     };
     for age in [60, 25 * 60] {
         let mut harness = InProcess::open(1).await;
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-        harness.inject(Fault::new(busy()).call(Call::Create).once());
+        harness.inject(Fault::new(busy()).call(FaultedCall::Create).once());
         harness.drain().await;
         harness.advance(minutes(age));
         harness.drain_on(80, minutes(20)).await;
@@ -202,7 +214,7 @@ async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_5"})));
-    harness.inject(Fault::new(busy()).call(Call::Update).once());
+    harness.inject(Fault::new(busy()).call(FaultedCall::Update).once());
     harness.drain().await;
     harness.advance(minutes(60));
     harness.drain().await;
@@ -211,17 +223,17 @@ async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
 
 #[tokio::test]
 async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_for_a_person() {
-    let failed = || Effect::Status {
+    let failed = || FaultEffect::Status {
         status: 500,
         body: Default::default(),
         retry_after: None,
         headers: Default::default(),
-        work: Work::Done,
+        work: FaultedWork::Done,
     };
     for (stranger, state, creates) in [("other@example.com", "done", 1), ("A@example.com", "parked", 1)] {
         let mut harness = InProcess::open(1).await;
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-        harness.inject(Fault::new(failed()).call(Call::Create).once());
+        harness.inject(Fault::new(failed()).call(FaultedCall::Create).once());
         harness.drain().await;
         harness.sandbox.world().create(json!({"email": stranger}));
         harness.advance(minutes(1));
@@ -236,7 +248,9 @@ async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_f
 
 #[tokio::test]
 async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
-    for (wait, effect) in [(1, Effect::status(500)), (21 * 60, Effect::Reset { work: Work::Skipped })] {
+    for (wait, effect) in
+        [(1, FaultEffect::status(500)), (21 * 60, FaultEffect::Reset { work: FaultedWork::Skipped })]
+    {
         let mut harness = InProcess::open(1).await;
         let wanted = json!({"email": "a@example.com"});
         let theirs = harness.sandbox.world().create(wanted.clone());
@@ -246,7 +260,7 @@ async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
         harness.sandbox.world().delete(&gone);
         harness.sweep().await;
         harness.intend("c", "create", None, Some(wanted));
-        let fault = harness.inject(Fault::new(effect).call(Call::Create).once());
+        let fault = harness.inject(Fault::new(effect).call(FaultedCall::Create).once());
         harness.drain().await;
         assert_eq!((harness.sandbox.world().fired(fault), harness.state("c").as_str()), (1, "waiting"));
         harness.advance(minutes(wait));
@@ -265,7 +279,7 @@ async fn what_our_own_reads_are_refused_rejects_no_intent() {
     let mut harness = InProcess::reading(1, small).await;
     harness.settings.per_page = 100;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(lost(Call::Create));
+    harness.inject(lost(FaultedCall::Create));
     harness.drain().await;
     harness.advance(minutes(21 * 60));
     harness.drain().await;
@@ -280,7 +294,7 @@ async fn what_our_own_reads_are_refused_rejects_no_intent() {
     harness.sql(&format!(
         "INSERT INTO intents (id, op, customer_id, body, expect) VALUES ('e', 'update', '{id}', '{{\"email\": \"x\"}}', '{{\"locale\": null}}')"
     ));
-    harness.inject(Fault::new(Effect::status(422)).call(Call::Show).once());
+    harness.inject(Fault::new(FaultEffect::status(422)).call(FaultedCall::Show).once());
     harness.drain().await;
     assert_eq!(harness.state("e"), "waiting", "{}", harness.of("e", "reason"));
 }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use komoju_sandbox::readings::{PastEnd, Repeated, Total};
-use komoju_sandbox::{Call, Drift, Effect, Fault, Work};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::{InProcess, START};
 use serde_json::{Map, Value, json};
 
@@ -18,12 +18,12 @@ fn wanted() -> Value {
 }
 
 /// A harness with a create whose answer was lost, at a server whose `Date` is so many seconds ahead meanwhile.
-async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -> InProcess {
+async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: FaultedWork) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(wanted()));
-    harness.inject(Fault::new(Effect::Date { ahead_s }));
-    harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
+    harness.inject(Fault::new(FaultEffect::Date { ahead_s }));
+    harness.inject(Fault::new(FaultEffect::Reset { work }).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     harness.sandbox.world().clear_faults();
@@ -32,12 +32,12 @@ async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -
 }
 
 /// A harness with a create that took effect or not, and was answered with a 500.
-async fn harness_with_server_error(work: Work) -> InProcess {
+async fn harness_with_server_error(work: FaultedWork) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(wanted()));
     let (body, headers) = (Default::default(), Default::default());
-    let failed = Effect::Status { status: 500, body, retry_after: None, headers, work };
-    harness.inject(Fault::new(failed).call(Call::Create).once());
+    let failed = FaultEffect::Status { status: 500, body, retry_after: None, headers, work };
+    harness.inject(Fault::new(failed).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     harness
@@ -45,7 +45,7 @@ async fn harness_with_server_error(work: Work) -> InProcess {
 
 fn envelope(fields: Value) -> Fault {
     let fields: Map<String, Value> = fields.as_object().unwrap().clone();
-    Fault::new(Effect::Envelope { fields }).call(Call::List)
+    Fault::new(FaultEffect::Envelope { fields }).call(FaultedCall::List)
 }
 
 fn ended(harness: &InProcess) -> (String, u64) {
@@ -60,7 +60,7 @@ fn is(state: &str, creates: u64) -> (String, u64) {
 async fn create_at_a_server_whose_date_was_ahead_is_made_once() {
     for tag in [None, Some("intent")] {
         for ahead_s in [HALF_AN_HOUR, 25 * 60 * 60, -HALF_AN_HOUR] {
-            let mut harness = harness_with_lost_answer(tag, ahead_s, Work::Done).await;
+            let mut harness = harness_with_lost_answer(tag, ahead_s, FaultedWork::Done).await;
             harness.advance(past());
             harness.drain().await;
             let case = format!("{tag:?} {ahead_s}: {}", harness.of("c", "reason"));
@@ -77,8 +77,10 @@ async fn create_in_a_mirror_that_holds_its_customer_is_made_once_though_both_clo
         harness.settings.reconcile_tag = tag.map(str::to_owned);
         harness.clock.set_wall(START.parse::<Timestamp>().unwrap() + SignedDuration::from_hours(2));
         harness.intend("c", "create", None, Some(wanted()));
-        harness.inject(Fault::new(Effect::Date { ahead_s: 2 * 60 * 60 }));
-        harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+        harness.inject(Fault::new(FaultEffect::Date { ahead_s: 2 * 60 * 60 }));
+        harness.inject(
+            Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once(),
+        );
         harness.drain().await;
         harness.sandbox.world().clear_faults();
         assert!(harness.sweep().await.failure.is_none());
@@ -95,7 +97,7 @@ async fn create_in_a_mirror_that_holds_its_customer_is_made_once_though_both_clo
 
 #[tokio::test]
 async fn tag_that_was_edited_away_is_found_in_the_log() {
-    let mut harness = harness_with_lost_answer(Some("intent"), 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(Some("intent"), 0, FaultedWork::Done).await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
     harness.sandbox.world().update(&made, json!({"email": "b@example.com", "metadata": {}}));
@@ -110,7 +112,7 @@ async fn tag_that_was_edited_away_is_found_in_the_log() {
 async fn window_without_a_right_total_proves_no_absence() {
     for total in [json!({"total": null}), json!({"total": "2"}), json!({"total": 7}), json!({"total": -1})] {
         for tag in [None, Some("intent")] {
-            let mut harness = harness_with_lost_answer(tag, 0, Work::Skipped).await;
+            let mut harness = harness_with_lost_answer(tag, 0, FaultedWork::Skipped).await;
             harness.advance(past());
             harness.inject(envelope(total.clone()));
             harness.drain().await;
@@ -125,7 +127,7 @@ async fn window_without_a_right_total_proves_no_absence() {
 async fn window_without_a_right_total_proves_presence() {
     for total in [json!({"total": null}), json!({"total": 7}), json!({"total": 7, "last_page": "x"})] {
         for tag in [None, Some("intent")] {
-            let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
+            let mut harness = harness_with_lost_answer(tag, 0, FaultedWork::Done).await;
             harness.advance(past());
             harness.inject(envelope(total.clone()));
             harness.drain().await;
@@ -136,10 +138,10 @@ async fn window_without_a_right_total_proves_presence() {
 
 #[tokio::test]
 async fn window_that_hides_the_customer_twice_is_not_believed() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     let made = harness.sandbox.world().ids()[0].clone();
     harness.advance(past());
-    harness.inject(Fault::new(Effect::Hide { ids: vec![made], every: None }).call(Call::List));
+    harness.inject(Fault::new(FaultEffect::Hide { ids: vec![made], every: None }).call(FaultedCall::List));
     harness.inject(envelope(json!({"total": 1})));
     harness.drain().await;
     assert_eq!(ended(&harness), is("parked", 1), "{}", harness.of("c", "reason"));
@@ -147,7 +149,7 @@ async fn window_that_hides_the_customer_twice_is_not_believed() {
 
 #[tokio::test]
 async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -159,7 +161,7 @@ async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
 
 #[tokio::test]
 async fn window_does_not_end_at_a_full_page_whatever_its_numbers_say() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -173,11 +175,13 @@ async fn window_does_not_end_at_a_full_page_whatever_its_numbers_say() {
 #[tokio::test]
 async fn customer_that_the_mirror_holds_and_the_window_hides_is_requested_by_itself() {
     for tag in [None, Some("intent")] {
-        let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
+        let mut harness = harness_with_lost_answer(tag, 0, FaultedWork::Done).await;
         assert!(harness.sweep().await.failure.is_none());
         let made = harness.sandbox.world().ids()[0].clone();
         harness.advance(past());
-        harness.inject(Fault::new(Effect::Hide { ids: vec![made.clone()], every: None }).call(Call::List));
+        harness.inject(
+            Fault::new(FaultEffect::Hide { ids: vec![made.clone()], every: None }).call(FaultedCall::List),
+        );
         harness.inject(envelope(json!({"total": 0, "last_page": 0})));
         harness.drain().await;
         assert_eq!(ended(&harness), is("done", 1), "{tag:?}: {}", harness.of("c", "reason"));
@@ -188,7 +192,7 @@ async fn customer_that_the_mirror_holds_and_the_window_hides_is_requested_by_its
 #[tokio::test]
 async fn lost_answer_with_a_fresh_key_is_asked_for_again_whatever_the_total_says() {
     for tag in [None, Some("intent")] {
-        for work in [Work::Done, Work::Skipped] {
+        for work in [FaultedWork::Done, FaultedWork::Skipped] {
             let mut harness = harness_with_lost_answer(tag, 0, work).await;
             harness.advance(SignedDuration::from_mins(1));
             harness.inject(envelope(json!({"total": 7})));
@@ -200,7 +204,7 @@ async fn lost_answer_with_a_fresh_key_is_asked_for_again_whatever_the_total_says
 
 #[tokio::test]
 async fn server_error_whose_window_proves_no_absence_parks() {
-    let mut harness = harness_with_server_error(Work::Skipped).await;
+    let mut harness = harness_with_server_error(FaultedWork::Skipped).await;
     harness.advance(SignedDuration::from_mins(1));
     harness.inject(envelope(json!({"total": 7})));
     harness.drain().await;
@@ -215,7 +219,7 @@ async fn unrelated_customers_park_no_create() {
         json!({"email": null}),
     ];
     for after in [SignedDuration::from_secs(5), past()] {
-        for work in [Work::Done, Work::Skipped] {
+        for work in [FaultedWork::Done, FaultedWork::Skipped] {
             for is_noticed in [true, false] {
                 let mut harness = harness_with_server_error(work).await;
                 let ids = others.clone().map(|other| harness.sandbox.world().create(other));
@@ -251,7 +255,7 @@ async fn customer_with_the_same_email_counts_only_where_metadata_and_card_fit() 
     ];
     for (other, state) in cases {
         for is_gone in [false, true] {
-            let mut harness = harness_with_server_error(Work::Skipped).await;
+            let mut harness = harness_with_server_error(FaultedWork::Skipped).await;
             let id = harness.sandbox.world().create(other.clone());
             assert!(harness.sweep().await.failure.is_none());
             if is_gone {
@@ -272,7 +276,7 @@ async fn customer_that_was_edited_since_is_not_made_again() {
         (false, json!({"email": "b@example.com"})),
         (false, json!({"metadata": {"n": "9"}})),
     ] {
-        let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+        let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
         let made = harness.sandbox.world().ids()[0].clone();
         if is_seen_before {
             assert!(harness.sweep().await.failure.is_none());
@@ -292,7 +296,9 @@ async fn old_customer_that_the_mirror_saw_late_is_not_taken_for_the_creates() {
     let old = harness.sandbox.world().create(wanted());
     harness.advance(SignedDuration::from_hours(48));
     harness.intend("c", "create", None, Some(wanted()));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Create).once(),
+    );
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
     harness.advance(past());
@@ -303,7 +309,7 @@ async fn old_customer_that_the_mirror_saw_late_is_not_taken_for_the_creates() {
 
 #[tokio::test]
 async fn window_whose_total_changes_at_each_read_proves_presence_and_never_absence() {
-    for (work, state, creates) in [(Work::Done, "done", 1), (Work::Skipped, "parked", 0)] {
+    for (work, state, creates) in [(FaultedWork::Done, "done", 1), (FaultedWork::Skipped, "parked", 0)] {
         let mut harness = harness_with_lost_answer(None, 0, work).await;
         for n in 0..12 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
@@ -322,7 +328,7 @@ async fn window_whose_total_changes_at_each_read_proves_presence_and_never_absen
 #[tokio::test]
 async fn window_whose_total_changes_within_or_between_readings_proves_no_absence() {
     // Within: the first of two pages says another total than the second, which is right.
-    let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Skipped).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -333,7 +339,7 @@ async fn window_whose_total_changes_within_or_between_readings_proves_no_absence
 
     // Between: one of the first two readings, of one page each, counts seven customers, the other none; they show the same.
     for before in [0, 1] {
-        let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
+        let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Skipped).await;
         harness.advance(past());
         let asks_the_time = 1;
         let seven = harness.inject(envelope(json!({"total": 7})).skip(asks_the_time + before).once());
@@ -346,7 +352,7 @@ async fn window_whose_total_changes_within_or_between_readings_proves_no_absence
 #[tokio::test]
 async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
     for (past_end, repeated) in [(PastEnd::LastPage, Repeated::Never), (PastEnd::Empty, Repeated::Added)] {
-        let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+        let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
         for n in 0..22 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
         }
@@ -368,10 +374,10 @@ async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
 
 #[tokio::test]
 async fn window_that_grows_faster_than_it_is_read_is_not_read_for_ever() {
-    let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
+    let mut harness = harness_with_lost_answer(None, 0, FaultedWork::Done).await;
     harness.advance(past());
     let drift = Drift { insert: 25, ..Drift::default() };
-    let grows = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List));
+    let grows = harness.inject(Fault::new(FaultEffect::Drift(drift)).call(FaultedCall::List));
     harness.drain().await;
     assert_eq!(ended(&harness), is("waiting", 1), "{}", harness.of("c", "reason"));
     let fired = harness.sandbox.world().fired(grows);

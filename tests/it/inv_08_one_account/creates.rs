@@ -1,6 +1,6 @@
 //! Another account's key while intents are open.
 
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::store::state::account;
 use komoju_testkit::InProcess;
 use serde_json::json;
@@ -9,7 +9,8 @@ use serde_json::json;
 async fn swapped(customers: u32) -> InProcess {
     let mut harness = InProcess::open(customers).await;
     harness.intend("lost", "create", None, Some(json!({"email": "lost@example.com"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     harness.drain().await;
     harness.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
     harness.sandbox.world().add_account("sk_test_other", 9, 4);

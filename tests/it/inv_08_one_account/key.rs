@@ -88,7 +88,7 @@ fn a_known_customer_without_a_clear_answer_does_not_hide_the_others() {
         harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
         harness.use_key("sk_test_new");
         let id = harness.sandbox.world().ids()[silent].clone();
-        let mut fault = komoju_sandbox::Fault::new(komoju_sandbox::Effect::status(410));
+        let mut fault = komoju_sandbox::Fault::new(komoju_sandbox::FaultEffect::status(410));
         fault.on.path = Some(format!("/customers/{id}"));
         harness.inject(fault);
         harness.expect(0, &["sync"]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use komoju_testkit::search::{Canary, below};
 use komoju_testkit::{Installation, KEY, eventually, stop};
 use rand::distr::Alphanumeric;
@@ -159,9 +159,14 @@ fn repeating(status: u16, text: &str) -> Fault {
     let body = Payload::Text(format!(
         r#"{{"error": {{"code": "invalid_parameter", "message": "{text} is wrong", "param": "{text}"}}}}"#
     ));
-    let effect =
-        Effect::Status { status, body, retry_after: None, headers: Default::default(), work: Work::Skipped };
-    Fault::new(effect).call(Call::Create).once()
+    let effect = FaultEffect::Status {
+        status,
+        body,
+        retry_after: None,
+        headers: Default::default(),
+        work: FaultedWork::Skipped,
+    };
+    Fault::new(effect).call(FaultedCall::Create).once()
 }
 
 fn searched(what: &str, directory: &Path, canaries: &[Canary]) {
@@ -244,7 +249,9 @@ fn nothing_is_left(format: &str) {
         .execute(expect, rusqlite::params![ids[2], Stage::body(&conflicting).to_string()])
         .unwrap();
     stage.eventually("conflict", "parked");
-    stage.harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    stage
+        .harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create).once());
     let mut waiter = stage.spawn(
         &["intent", "create", "--id", "lost", "--body", "-", "--wait"],
         &Stage::body(&lost).to_string(),
@@ -260,7 +267,7 @@ fn nothing_is_left(format: &str) {
     stage.harness.inject(repeating(500, &repeated_later));
     stage.by_sql("repeated later", "create", None, &Stage::body(&repeated_later));
     stage.eventually("repeated later", "done");
-    let held = stage.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = stage.harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     stage.by_sql("killed", "create", None, &Stage::body(&killed));
     let is_held = stage.harness.within(Duration::from_secs(10), |world| world.fired(held) > 0);
     assert!(is_held, "it is never sent");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use komoju_sync::store::file::wipe;
 use komoju_sync::store::file::wipe::Left;
 use komoju_testkit::InProcess;
@@ -142,15 +142,15 @@ async fn a_token_that_the_api_repeats_is_hidden() {
             r#"{{"error": {{"code": "invalid_parameter", "message": "{secret}-{id} is wrong, and {}{secret}-{id}", "param": "{secret}-{id}"}}}}"#,
             "so ".repeat(80)
         ));
-        let effect = Effect::Status {
+        let effect = FaultEffect::Status {
             status,
             body,
             retry_after: None,
             headers: Default::default(),
-            work: Work::Skipped,
+            work: FaultedWork::Skipped,
         };
         harness.settings.max_concurrent_requests = 1;
-        harness.inject(Fault::new(effect).call(Call::Create).once());
+        harness.inject(Fault::new(effect).call(FaultedCall::Create).once());
         harness.drain().await;
     }
     assert_eq!(harness.states(), ["r rejected", "w waiting"]);

@@ -1,7 +1,7 @@
 //! Customers and pages up to and over their limits.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
 
@@ -24,8 +24,10 @@ fn customer_of_four_mebibytes_is_mirrored_in_any_script_and_escaping() {
     for (name, one, count) in scripts {
         let (harness, id) = marked();
         harness.sandbox.world().update(&id, json!({"metadata": "MARK"}));
-        harness
-            .inject(Fault::new(Effect::Rewrite { find: "\"MARK\"".into(), with: text(values(one, count)) }));
+        harness.inject(Fault::new(FaultEffect::Rewrite {
+            find: "\"MARK\"".into(),
+            with: text(values(one, count)),
+        }));
         let report = harness.sweep();
         assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
         assert_eq!((harness.mirror().len(), unreadable(&harness).len()), (57, 0), "{name}");
@@ -107,7 +109,7 @@ fn memory_stays_bounded_by_large_customers() {
         }
         // The sweep is over and the process lives while its push waits for an answer.
         harness.expect(0, &["intent", "create", "--metadata", "n=1"]);
-        let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
         let sync = harness.spawn(&["sync"]);
         harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) == 1));
         let peak = peak(sync.id());
@@ -126,7 +128,7 @@ fn peak_of_a_sweep(customers: u32) -> u64 {
     harness.expect(0, &["sync"]);
     // The sweep is over and the process lives while its push waits for an answer.
     harness.intend("n", "create", None, Some(json!({"email": "new@example.com"})));
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     let sync = harness.spawn(&["sync"]);
     harness.until(|world| world.fired(held) == 1);
     let peak = peak(sync.id());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, signal};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -12,7 +12,7 @@ use crate::PROGRAM;
 #[test]
 fn a_killed_sync_is_called_interrupted_and_the_next_one_is_true() {
     let harness = Installation::with(PROGRAM, 57);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(4));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(4));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     sync.kill().unwrap();
@@ -31,7 +31,7 @@ fn lists(harness: &Installation) -> Vec<u64> {
 #[test]
 fn an_interrupted_import_goes_on_after_its_last_page_and_is_read_anew() {
     let harness = Installation::with(PROGRAM, 300);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(16));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(16));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     // The pages before it are applied when the next requests are under way, at the latest.
@@ -68,7 +68,7 @@ fn an_interrupted_import_goes_on_after_its_last_page_and_is_read_anew() {
 #[test]
 fn a_stop_is_gone_on_from_too_and_another_page_size_does_not_matter() {
     let harness = Installation::with(PROGRAM, 300);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(11));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(11));
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     signal("TERM", daemon.id());

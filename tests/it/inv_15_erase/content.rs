@@ -1,6 +1,6 @@
 //! What is erased, from which rows, and what stays.
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use serde_json::json;
 
 use super::{Story, VALUES, assert_nowhere, body, found, head, receipt};
@@ -106,14 +106,14 @@ fn its_intents_stay_as_records_without_content() {
         r#"{{"error": {{"code": "bad_request", "message": "{} is wrong", "param": "email"}}}}"#,
         VALUES[2]
     );
-    let effect = Effect::Status {
+    let effect = FaultEffect::Status {
         status: 400,
         body: Payload::Text(told),
         retry_after: None,
         headers: Default::default(),
-        work: Work::Skipped,
+        work: FaultedWork::Skipped,
     };
-    harness.inject(Fault::new(effect).call(Call::Update).once());
+    harness.inject(Fault::new(effect).call(FaultedCall::Update).once());
     harness.expect(3, &["sync"]);
     assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'e'"), "parked");
     let ran = harness.expect(1, &["erase", id]);

@@ -1,6 +1,6 @@
 //! When `erase` refuses, and what a second erasure does.
 
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::{Installation, own};
 use serde_json::json;
 
@@ -33,8 +33,9 @@ fn erasure_waits_for_the_create(ahead_s: i64) {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let before = harness.sandbox.world().ids();
-    harness.inject(Fault::new(Effect::Date { ahead_s }));
-    let lost = harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create));
+    harness.inject(Fault::new(FaultEffect::Date { ahead_s }));
+    let lost =
+        harness.inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Create));
     harness.expect(0, &["intent", "create", "--id", "c", "--email", VALUES[0]]);
     harness.expect(0, &["sync"]);
     let id = harness.sandbox.world().ids().into_iter().find(|id| !before.contains(id)).unwrap();

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
-use komoju_sandbox::Effect;
+use komoju_sandbox::FaultEffect;
 use komoju_testkit::{Installation, Process, eventually, own, signal};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ fn the_daemon_finishes_what_a_reader_or_a_kill_kept_the_command_from() {
 fn erasing_beside_a_daemon_at_work_hurts_neither() {
     let story = Story::told(60);
     let harness = &story.harness;
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let daemon = start(harness);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     story.erase(0);

@@ -1,7 +1,7 @@
 //! Unreadable customers in sweeps and probes.
 
 use komoju_core::Outcome;
-use komoju_sandbox::{Call, Effect, Fault, Payload};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Payload};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ fn show(harness: &Installation, id: &str, form: Form) {
             (customer, with)
         }
     };
-    harness.inject(Fault::new(Effect::Rewrite { find, with }));
+    harness.inject(Fault::new(FaultEffect::Rewrite { find, with }));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn many_customers_whose_id_became_unreadable_are_neither_deleted_nor_held() {
     let first: Vec<char> = ('a'..='p').collect();
     for letter in &first {
         let (find, with) = (format!("{{\"id\":\"{letter}"), format!("{{\"id\":7,\"was\":\"{letter}"));
-        harness.inject(Fault::new(Effect::Rewrite { find, with: text(with) }));
+        harness.inject(Fault::new(FaultEffect::Rewrite { find, with: text(with) }));
     }
     let hidden = before.keys().filter(|id| id.starts_with(&first[..])).count();
     assert!(hidden > 10, "more than the limit: {hidden}");
@@ -190,7 +190,8 @@ fn probe_reports_an_unreadable_customer_and_records_the_others() {
 fn suspect_whose_own_answer_is_unreadable_is_alive_and_asked_once() {
     let (harness, id) = marked();
     harness.expect(0, &["sync"]);
-    harness.inject(Fault::new(Effect::Hide { ids: vec![id.clone()], every: None }).call(Call::List));
+    harness
+        .inject(Fault::new(FaultEffect::Hide { ids: vec![id.clone()], every: None }).call(FaultedCall::List));
     show(&harness, &id, Form::Email(text(r#""\ud800""#)));
     let ran = harness.expect(3, &["sync"]);
     assert!(harness.mirror().contains_key(&id), "{}", ran.stderr);
@@ -206,8 +207,8 @@ fn field_that_changes_on_every_read_is_reported_with_its_count() {
     let sweep = |n: u32| {
         harness.sandbox.world().clear_faults();
         let (find, with) = ("\"resource\":\"customer\"", format!("\"resource\":\"customer\",\"read\":{n}"));
-        let fault = Fault::new(Effect::Rewrite { find: find.into(), with: text(with) });
-        harness.inject(fault.call(Call::List));
+        let fault = Fault::new(FaultEffect::Rewrite { find: find.into(), with: text(with) });
+        harness.inject(fault.call(FaultedCall::List));
         harness.expect(0, &["sync"]).stderr
     };
     let status = || harness.expect(0, &["status"]).stdout;
@@ -252,8 +253,8 @@ fn partial_sweep_forgets_no_unreadable_customer() {
     let row = "SELECT id || ' ' || first_seen_at FROM unreadable_customers";
     let known = harness.one(row);
     // Neither listed nor verified: no request for a customer brings a usable answer.
-    let empty = harness.on_lists(Effect::EmptyList);
-    let silent = harness.inject(Fault::new(Effect::status(400)).call(Call::Show));
+    let empty = harness.on_lists(FaultEffect::EmptyList);
+    let silent = harness.inject(Fault::new(FaultEffect::status(400)).call(FaultedCall::Show));
     harness.expect(1, &["sync"]);
     assert_eq!(harness.one(row), known);
     harness.sandbox.world().remove_fault(empty);

@@ -1,14 +1,14 @@
 //! Answers to pushes that show a customer that cannot be read: what took effect is done, and nothing is guessed.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
 /// Shows each customer with this email in a form that cannot be read.
 fn garble(harness: &InProcess, email: &str) {
     let with = Payload::Text(r#""\ud800""#.to_owned());
-    harness.inject(Fault::new(Effect::Rewrite { find: format!("\"{email}\""), with }));
+    harness.inject(Fault::new(FaultEffect::Rewrite { find: format!("\"{email}\""), with }));
 }
 
 fn unreadable(harness: &InProcess) -> Vec<String> {
@@ -23,7 +23,8 @@ async fn create_with_an_unreadable_answer_is_done_once_and_names_its_customer() 
             false => garble(&harness, "made@example.com"),
             true => {
                 let with = Payload::Text(format!("\"locale\":\"{}\"", "x".repeat(9_000_000)));
-                harness.inject(Fault::new(Effect::Rewrite { find: "\"locale\":\"ja\"".to_owned(), with }));
+                harness
+                    .inject(Fault::new(FaultEffect::Rewrite { find: "\"locale\":\"ja\"".to_owned(), with }));
             }
         }
         harness.intend("c", "create", None, Some(json!({"email": "made@example.com"})));
@@ -57,7 +58,7 @@ async fn update_of_a_customer_that_is_unreadable_is_sent_once() {
 #[tokio::test]
 async fn create_answered_without_an_id_is_found_in_the_list() {
     let mut harness = InProcess::open(3).await;
-    let fault = harness.on(Call::Create, Effect::Body { body: Payload::Json(json!({"id": 7})) });
+    let fault = harness.on(FaultedCall::Create, FaultEffect::Body { body: Payload::Json(json!({"id": 7})) });
     harness.intend("c", "create", None, Some(json!({"email": "made@example.com"})));
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
@@ -88,8 +89,8 @@ async fn reconciled(tag: Option<&str>, meanwhile: impl FnOnce(&InProcess)) -> (I
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(json!({"email": "made@example.com"})));
-    let work = if tag.is_some() { Work::Done } else { Work::Skipped };
-    harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
+    let work = if tag.is_some() { FaultedWork::Done } else { FaultedWork::Skipped };
+    harness.inject(Fault::new(FaultEffect::Reset { work }).call(FaultedCall::Create).once());
     harness.drain().await;
     meanwhile(&harness);
     harness.restart();

@@ -1,7 +1,7 @@
 //! Waits and patience under a wall clock that is wrong for a while, whatever the process believes of it.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect};
+use komoju_sandbox::{FaultEffect, FaultedCall};
 use komoju_testkit::InProcess;
 
 const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -72,7 +72,7 @@ async fn patience_that_began_by_a_wrong_clock_is_not_used_up_when_the_clock_is_r
 async fn time_under_a_refused_key_is_not_counted_by_the_clock_of_the_boot_either() {
     let mut harness = InProcess::open(1).await;
     harness.waiting().await;
-    let refusals = harness.on(Call::List, Effect::status(401));
+    let refusals = harness.on(FaultedCall::List, FaultEffect::status(401));
     harness.sweep().await;
     harness.advance(SignedDuration::from_hours(100));
     harness.sandbox.world().remove_fault(refusals);

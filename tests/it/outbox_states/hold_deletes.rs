@@ -1,7 +1,7 @@
 //! `outbound.hold_deletes_over`: how many deletes are sent before an operator has to approve them.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_sync::store::outbox::operator;
 use komoju_testkit::InProcess;
 
@@ -116,7 +116,7 @@ async fn open_and_sent_deletes_count_together_and_only_queued_ones_are_held() {
     let mut harness = harness_of(10).await;
     let ids = harness.sandbox.world().ids();
     for id in &ids[..2] {
-        let mut fails = Fault::new(Effect::status(503)).call(Call::Delete);
+        let mut fails = Fault::new(FaultEffect::status(503)).call(FaultedCall::Delete);
         fails.on.path = Some(format!("/customers/{id}"));
         harness.inject(fails);
     }
@@ -148,7 +148,7 @@ async fn approved_deletes_that_are_still_open_do_not_count() {
     }
     harness.drain().await;
     assert_eq!(approve_all(&harness).await, 4);
-    harness.inject(Fault::new(Effect::status(503)).call(Call::Delete).times(4));
+    harness.inject(Fault::new(FaultEffect::status(503)).call(FaultedCall::Delete).times(4));
     harness.drain().await;
     assert_eq!(harness.states(), ["a0 waiting", "a1 waiting", "a2 waiting", "a3 waiting"]);
     for (n, id) in ids[4..7].iter().enumerate() {

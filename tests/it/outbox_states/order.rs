@@ -1,7 +1,7 @@
 //! Lanes, references, times and holds.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ async fn one_customers_intents_run_in_their_order_and_others_do_not_wait() {
     }
     harness.intend("b", "update", Some(&ids[1]), Some(json!({"email": "b"})));
     // The first is in trouble: those behind it wait, the other customer's does not.
-    let trouble = harness.inject(Fault::new(Effect::status(500)).call(Call::Update).once());
+    let trouble = harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Update).once());
     harness.drain().await;
     let waiting: Vec<String> = (1..8).map(|n| format!("a{n} queued")).collect();
     assert_eq!(harness.states()[1..8], waiting[..]);
@@ -176,7 +176,7 @@ async fn a_drain_attempts_each_intent_once_and_takes_what_comes_meanwhile() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
-    let trouble = harness.on(Call::Update, Effect::status(500));
+    let trouble = harness.on(FaultedCall::Update, FaultEffect::status(500));
     let drained = harness.drain().await;
     assert_eq!((drained.attempts, drained.waiting, harness.sandbox.world().fired(trouble)), (1, 1, 1));
     assert_eq!(harness.of("u", "attempts"), "1");

@@ -2,17 +2,17 @@
 
 use jiff::SignedDuration;
 use komoju_sandbox::readings::NullEmail;
-use komoju_sandbox::{Call, Effect, Fault, KeyRefusal, Payload, Readings, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, KeyRefusal, Payload, Readings};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-fn coded(status: u16, code: &str) -> Effect {
+fn coded(status: u16, code: &str) -> FaultEffect {
     answer(status, Payload::Code(code.to_owned()), None)
 }
 
-fn answer(status: u16, body: Payload, retry_after: Option<&str>) -> Effect {
+fn answer(status: u16, body: Payload, retry_after: Option<&str>) -> FaultEffect {
     let retry_after = retry_after.map(str::to_owned);
-    Effect::Status { status, body, retry_after, headers: Default::default(), work: Work::Skipped }
+    FaultEffect::Status { status, body, retry_after, headers: Default::default(), work: FaultedWork::Skipped }
 }
 
 #[tokio::test]
@@ -38,13 +38,13 @@ async fn each_status_and_code_has_its_outcome() {
         (answer(429, Payload::Html, None), "waiting"),
         (answer(418, Payload::Html, None), "waiting"),
         (answer(200, Payload::Html, None), "waiting"),
-        (Effect::Reset { work: Work::Skipped }, "waiting"),
+        (FaultEffect::Reset { work: FaultedWork::Skipped }, "waiting"),
     ];
     for (effect, expected) in cases {
         let mut harness = InProcess::open(1).await;
         let id = harness.some_id();
         harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
-        let fault = harness.inject(Fault::new(effect.clone()).call(Call::Update).once());
+        let fault = harness.inject(Fault::new(effect.clone()).call(FaultedCall::Update).once());
         harness.drain().await;
         assert_eq!(harness.sandbox.world().fired(fault), 1);
         assert_eq!(harness.state("u"), expected, "{effect:?}");
@@ -63,13 +63,13 @@ async fn each_status_and_code_has_its_outcome() {
 
 #[tokio::test]
 async fn a_web_page_in_place_of_an_answer_deletes_nobody() {
-    for work in [Work::Skipped, Work::Done] {
+    for work in [FaultedWork::Skipped, FaultedWork::Done] {
         let mut harness = InProcess::open(2).await;
         let id = harness.some_id();
         harness.intend("d", "delete", Some(&id), None);
         let headers = Default::default();
-        let page = Effect::Status { status: 200, body: Payload::Html, retry_after: None, headers, work };
-        let fault = harness.inject(Fault::new(page).call(Call::Delete).once());
+        let page = FaultEffect::Status { status: 200, body: Payload::Html, retry_after: None, headers, work };
+        let fault = harness.inject(Fault::new(page).call(FaultedCall::Delete).once());
         harness.drain().await;
         assert_eq!(harness.sandbox.world().fired(fault), 1);
         assert_eq!(harness.state("d"), "waiting");
@@ -146,7 +146,7 @@ async fn a_refused_key_stops_all_pushing_and_parks_nothing() {
     harness.sandbox.world().refuse_key(None);
     assert!(harness.sweep().await.failure.is_none());
     // The time under it does not count: one more failure does not park.
-    let trouble = harness.inject(Fault::new(Effect::status(503)).call(Call::Update).once());
+    let trouble = harness.inject(Fault::new(FaultEffect::status(503)).call(FaultedCall::Update).once());
     harness.drain().await;
     assert_eq!((harness.sandbox.world().fired(trouble), harness.state("u0")), (1, "waiting".to_owned()));
     harness.advance(SignedDuration::from_mins(15));
@@ -172,7 +172,7 @@ async fn a_wait_that_is_asked_for_holds_for_everybody_and_is_shown() {
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
     harness.inject(
         Fault::new(answer(429, Payload::Code("too_many_requests".into()), Some("120")))
-            .call(Call::Update)
+            .call(FaultedCall::Update)
             .once(),
     );
     harness.drain().await;
@@ -190,7 +190,7 @@ async fn waits_double_and_are_kept_across_restarts_until_patience_ends() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
-    let trouble = harness.on(Call::Update, Effect::status(503));
+    let trouble = harness.on(FaultedCall::Update, FaultEffect::status(503));
     let mut waits = Vec::new();
     for _ in 0..4 {
         harness.drain().await;
@@ -269,7 +269,8 @@ async fn our_own_lost_answer_is_no_conflict() {
         "INSERT INTO intents (id, op, customer_id, body, expect)
          VALUES ('u', 'update', '{id}', '{{\"email\": \"x@example.com\"}}', '{{\"email\": \"{email}\"}}')"
     ));
-    let lost = harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Update).once());
+    let lost = harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Update).once());
     harness.drain().await;
     assert_eq!((harness.sandbox.world().fired(lost), harness.state("u")), (1, "waiting".to_owned()));
     harness.advance(SignedDuration::from_secs(5));

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use komoju_core::{CustomerId, Origin};
 use komoju_sandbox::readings::Source;
-use komoju_sandbox::{Call, Effect, Fault, Readings, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Readings};
 use komoju_sync::store::Tx;
 use komoju_sync::store::log::changes::{Cause, recording};
 use komoju_testkit::{InProcess, START};
@@ -16,7 +16,7 @@ async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("d", "delete", Some(&id), None);
-    harness.inject(lost(Call::Delete));
+    harness.inject(lost(FaultedCall::Delete));
     harness.drain().await;
     harness.advance(minutes(1));
     harness.drain().await;
@@ -29,11 +29,11 @@ async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
 #[tokio::test]
 async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
     let token = |token: &str| json!({"email": "b@example.com", "payment_details": token});
-    for (work, patches) in [(Work::Done, 1), (Work::Skipped, 2)] {
+    for (work, patches) in [(FaultedWork::Done, 1), (FaultedWork::Skipped, 2)] {
         let mut harness = InProcess::open(1).await;
         let id = harness.some_id();
         harness.intend("u", "update", Some(&id), Some(token("tok_a")));
-        harness.inject(Fault::new(Effect::Reset { work }).call(Call::Update).once());
+        harness.inject(Fault::new(FaultEffect::Reset { work }).call(FaultedCall::Update).once());
         harness.drain().await;
         harness.restart();
         harness.advance(minutes(1));
@@ -48,7 +48,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
     let mut harness = InProcess::reading(1, hidden).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_b"})));
-    harness.inject(lost(Call::Update));
+    harness.inject(lost(FaultedCall::Update));
     harness.drain().await;
     harness.advance(minutes(1));
     harness.drain().await;
@@ -74,9 +74,12 @@ async fn an_update_that_took_effect_unseen_is_looked_at_until_it_is_seen() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
-    harness
-        .inject(Fault::new(Effect::Body { body: komoju_sandbox::Payload::Empty }).call(Call::Update).once());
-    harness.inject(Fault::new(Effect::status(503)).call(Call::Show).once());
+    harness.inject(
+        Fault::new(FaultEffect::Body { body: komoju_sandbox::Payload::Empty })
+            .call(FaultedCall::Update)
+            .once(),
+    );
+    harness.inject(Fault::new(FaultEffect::status(503)).call(FaultedCall::Show).once());
     harness.drain().await;
     assert_eq!(harness.state("u"), "waiting");
     harness.advance(minutes(1));
@@ -116,7 +119,8 @@ async fn delete_of_an_unknown_id_after_a_lost_answer_is_done() {
     // The mirror does not know it: it came after the sweep.
     let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
     harness.intend("d", "delete", Some(&new), None);
-    harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Delete).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Done }).call(FaultedCall::Delete).once());
     harness.drain().await;
     assert_eq!((harness.state("d"), harness.sandbox.world().deletes()), ("waiting".to_owned(), 1));
     harness.advance(SignedDuration::from_secs(5));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, FaultId};
+use komoju_sandbox::{Fault, FaultEffect, FaultId, FaultedCall};
 use komoju_sync::clock::Clock as _;
 use komoju_testkit::{InProcess, eventually_in_task};
 use serde_json::json;
@@ -13,7 +13,7 @@ async fn a_stop_gives_answers_on_their_way_a_moment_and_cuts_off_the_rest() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Update).once());
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Update).once());
     let stop = tokio_util::sync::CancellationToken::new();
     let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
     let stopping = async {
@@ -36,7 +36,7 @@ fn two_held_updates(harness: &InProcess) -> ([String; 2], [FaultId; 2]) {
     let ids: [String; 2] = harness.sandbox.world().ids().first_chunk().unwrap().clone();
     let held = [&ids[0], &ids[1]].map(|id| {
         harness.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
-        let mut held = Fault::new(Effect::Hold).call(Call::Update);
+        let mut held = Fault::new(FaultEffect::Hold).call(FaultedCall::Update);
         held.on.path = Some(format!("/customers/{id}"));
         harness.inject(held)
     });
@@ -111,7 +111,7 @@ async fn a_drain_gives_up_on_a_database_that_stays_locked() {
     let harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Update));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Update));
     wait_for_locks(&harness, Duration::from_millis(20)).await;
     let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
     pusher.recover().await.unwrap();

@@ -2,7 +2,7 @@
 //! the contract alone, and in the end is settled, its create made at most once.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_sync::store::outbox::operator;
 use komoju_testkit::InProcess;
 use proptest::prelude::*;
@@ -141,7 +141,7 @@ impl Machine {
             }
             Op::Drain => drop(self.harness.drain().await),
             Op::Fault(trouble) => {
-                let status = |status, work| Effect::Status {
+                let status = |status, work| FaultEffect::Status {
                     status,
                     body: Default::default(),
                     retry_after: None,
@@ -149,13 +149,13 @@ impl Machine {
                     work,
                 };
                 let effect = match trouble {
-                    Trouble::LostAnswer => Effect::Reset { work: Work::Done },
-                    Trouble::LostRequest => Effect::Reset { work: Work::Skipped },
-                    Trouble::Failure => status(500, Work::Skipped),
-                    Trouble::FailureAfterAll => status(500, Work::Done),
-                    Trouble::Refusal => status(422, Work::Skipped),
+                    Trouble::LostAnswer => FaultEffect::Reset { work: FaultedWork::Done },
+                    Trouble::LostRequest => FaultEffect::Reset { work: FaultedWork::Skipped },
+                    Trouble::Failure => status(500, FaultedWork::Skipped),
+                    Trouble::FailureAfterAll => status(500, FaultedWork::Done),
+                    Trouble::Refusal => status(422, FaultedWork::Skipped),
                 };
-                for call in [Call::Create, Call::Update, Call::Delete] {
+                for call in [FaultedCall::Create, FaultedCall::Update, FaultedCall::Delete] {
                     self.harness.inject(Fault::new(effect.clone()).call(call).once());
                 }
             }

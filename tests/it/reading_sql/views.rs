@@ -7,7 +7,7 @@ use crate::PROGRAM;
 #[test]
 fn after_the_first_sweep_readers_have_their_indexes() {
     let harness = Installation::with(PROGRAM, 12);
-    let fault = harness.on_lists(komoju_sandbox::Effect::status(422));
+    let fault = harness.on_lists(komoju_sandbox::FaultEffect::status(422));
     harness.sweep();
     let indexes =
         "SELECT count(*) FROM sqlite_schema WHERE name IN ('change_log_by_customer', 'mirror_by_email')";

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use komoju_core::CustomerId;
 use komoju_core::intent::Body;
-use komoju_sandbox::{Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings};
+use komoju_sandbox::{
+    Ending, Fault, FaultEffect, FaultedCall, FaultedWork, Options, Payload, Readings, Sandbox, readings,
+};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::config::Config;
 use komoju_sync::remote::{
@@ -116,8 +118,10 @@ async fn push_took_effect_if_the_body_of_a_2xx_cannot_be_read() {
         assert!(matches!(harness.remote.push(&delete(&id)).await, Ok(Pushed::Took { .. })), "{answer:?}");
     }
     let harness = RemoteHarness::open(Readings::default()).await;
-    harness
-        .inject(Fault::new(Effect::Body { body: Payload::Text("{\"id\":".to_owned()) }).call(Call::Create));
+    harness.inject(
+        Fault::new(FaultEffect::Body { body: Payload::Text("{\"id\":".to_owned()) })
+            .call(FaultedCall::Create),
+    );
     let pushed = harness.remote.push(&create("k", "a")).await;
     assert!(matches!(pushed, Ok(Pushed::Took { customer: PushedCustomer::None, .. })), "{pushed:?}");
     assert_eq!(harness.sandbox.world().creates(), 1);
@@ -126,7 +130,7 @@ async fn push_took_effect_if_the_body_of_a_2xx_cannot_be_read() {
 #[tokio::test]
 async fn web_page_leaves_the_outcome_of_a_push_unknown() {
     let harness = RemoteHarness::open(Readings::default()).await;
-    harness.inject(Fault::new(Effect::Body { body: Payload::Html }));
+    harness.inject(Fault::new(FaultEffect::Body { body: Payload::Html }));
     let id = harness.sandbox.world().ids()[0].clone();
     for push in [create("k", "a"), update(&id, json!({"email": "c"})), delete(&id)] {
         let pushed = harness.remote.push(&push).await;
@@ -145,21 +149,21 @@ async fn web_page_leaves_the_outcome_of_a_push_unknown() {
 
 #[tokio::test]
 async fn refusal_is_distinguished_from_a_transient_failure() {
-    let coded = |status: u16, code: &str| Effect::Status {
+    let coded = |status: u16, code: &str| FaultEffect::Status {
         status,
         body: Payload::Code(code.to_owned()),
         retry_after: None,
         headers: Default::default(),
-        work: Work::Skipped,
+        work: FaultedWork::Skipped,
     };
-    let html = |status: u16| Effect::Status {
+    let html = |status: u16| FaultEffect::Status {
         status,
         body: Payload::Html,
         retry_after: None,
         headers: Default::default(),
-        work: Work::Skipped,
+        work: FaultedWork::Skipped,
     };
-    type Case = (Effect, fn(&Cause) -> bool);
+    type Case = (FaultEffect, fn(&Cause) -> bool);
     let cases: [Case; 15] = [
         (coded(400, "bad_request"), |c| matches!(c, Cause::Rejected(_))),
         (coded(402, "request_failed"), |c| matches!(c, Cause::Rejected(_))),
@@ -179,7 +183,7 @@ async fn refusal_is_distinguished_from_a_transient_failure() {
     ];
     for (effect, expected) in cases {
         let harness = RemoteHarness::open(Readings::default()).await;
-        harness.inject(Fault::new(effect.clone()).call(Call::Create));
+        harness.inject(Fault::new(effect.clone()).call(FaultedCall::Create));
         let refused = error(harness.remote.push(&create("k", "a")).await);
         assert!(expected(&refused.error.cause), "{effect:?}: {refused}");
         assert!(refused.to_string().starts_with("POST /customers: "), "{refused}");
@@ -190,13 +194,13 @@ async fn refusal_is_distinguished_from_a_transient_failure() {
 #[tokio::test]
 async fn nothing_left_only_without_a_connection() {
     for effect in [
-        Effect::Reset { work: Work::Done },
-        Effect::Close { work: Work::Done },
-        Effect::Cut { after: 5, ending: Ending::Close },
-        Effect::Cut { after: 5, ending: Ending::Reset },
+        FaultEffect::Reset { work: FaultedWork::Done },
+        FaultEffect::Close { work: FaultedWork::Done },
+        FaultEffect::Cut { after: 5, ending: Ending::Close },
+        FaultEffect::Cut { after: 5, ending: Ending::Reset },
     ] {
         let harness = RemoteHarness::open(Readings::default()).await;
-        harness.inject(Fault::new(effect.clone()).call(Call::Create));
+        harness.inject(Fault::new(effect.clone()).call(FaultedCall::Create));
         let lost = error(harness.remote.push(&create("k", "a")).await);
         assert!(matches!(lost.error.cause, Cause::Unreachable { .. }), "{effect:?}: {lost}");
         assert_eq!(lost.left, Left::Perhaps, "{effect:?}");

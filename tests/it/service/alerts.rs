@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::{Daemon, Installation, KEY, eventually};
 use serde_json::Value;
 
@@ -69,14 +69,14 @@ fn parks(harness: &Installation, id: &str) {
 
 /// Rejects every list, so that a sweep fails at once.
 fn no_lists() -> Fault {
-    Fault::new(Effect::Status {
+    Fault::new(FaultEffect::Status {
         status: 422,
         body: Default::default(),
         retry_after: None,
         headers: Default::default(),
-        work: Work::Skipped,
+        work: FaultedWork::Skipped,
     })
-    .call(Call::List)
+    .call(FaultedCall::List)
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn stale_mirror_is_reported_after_a_failed_sweep_and_not_for_a_new_database() {
     let slow = Installation::with(PROGRAM, 2);
     alerting(&slow, "");
     configure_cron(&slow, "* * * * * *");
-    let held = slow.on_lists(Effect::Hold);
+    let held = slow.on_lists(FaultEffect::Hold);
     let slowly = Daemon::start(&slow);
     // A new database after three periods.
     let late = Installation::with(PROGRAM, 2);
@@ -299,8 +299,8 @@ fn stale_mirror_is_reported_after_a_partial_sweep() {
     harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'");
     alerting(&harness, "");
     let ids = vec![harness.sandbox.world().ids()[2].clone()];
-    harness.on_lists(Effect::Hide { ids, every: None });
-    harness.inject(Fault::new(Effect::status(403)).call(Call::Show));
+    harness.on_lists(FaultEffect::Hide { ids, every: None });
+    harness.inject(Fault::new(FaultEffect::status(403)).call(FaultedCall::Show));
     let _daemon = Daemon::start(&harness);
     eventually("the alert is sent", || kinds(&harness) == ["stale_mirror"]);
     assert_eq!(harness.one("SELECT outcome FROM passes ORDER BY id DESC LIMIT 1"), "partial");

@@ -1,6 +1,6 @@
 //! When the daemon sweeps.
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, signal};
 
 use crate::PROGRAM;
@@ -20,7 +20,7 @@ fn failed_sweep_is_retried_before_the_next_tick() {
     let harness =
         Installation::with(PROGRAM, 12).inbound("sweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"");
     // Rejected, so that the request is not retried within the pass.
-    let fault = harness.inject(Fault::new(Effect::status(422)).call(Call::List).once());
+    let fault = harness.inject(Fault::new(FaultEffect::status(422)).call(FaultedCall::List).once());
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.request_count() >= 3));
     let complete = "SELECT count(*) FROM passes WHERE outcome = 'complete'";

@@ -8,15 +8,15 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_sync::clock::SystemClock;
-use komoju_testkit::daemon::{Answer, ask, exchange, get};
+use komoju_testkit::daemon::{HttpAnswer, ask, exchange, get};
 use komoju_testkit::{Daemon, Installation, eventually, own};
 use serde_json::Value;
 
 use crate::PROGRAM;
 
-fn reasons(answer: &Answer) -> Vec<String> {
+fn reasons(answer: &HttpAnswer) -> Vec<String> {
     let body: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(body["ready"], answer.status == 200, "{}", answer.body);
     body["reasons"].as_array().unwrap().iter().map(|reason| reason.as_str().unwrap().to_owned()).collect()
@@ -45,7 +45,7 @@ fn refused(harness: &Installation, exit: i32) -> String {
 #[test]
 fn mirror_is_ready_after_the_first_complete_sweep_and_healthy_before() {
     let harness = Installation::with(PROGRAM, 3);
-    let held = harness.on_lists(Effect::Hold);
+    let held = harness.on_lists(FaultEffect::Hold);
     let (mut daemon, address) = Daemon::listening(&harness);
     eventually_unready(&address, "no sweep is complete yet");
     let healthy = get(&address, "/healthz");
@@ -56,7 +56,7 @@ fn mirror_is_ready_after_the_first_complete_sweep_and_healthy_before() {
     assert!(reasons(&get(&address, "/readyz")).is_empty());
     assert_eq!(daemon.stop(), Some(0));
     // With a fresh mirror the daemon is ready at once, also without the API.
-    harness.on_lists(Effect::Hold);
+    harness.on_lists(FaultEffect::Hold);
     let again = Daemon::start(&harness);
     let address = again.address();
     eventually("it is ready without a sweep of its own", || get(&address, "/readyz").status == 200);
@@ -66,7 +66,7 @@ fn mirror_is_ready_after_the_first_complete_sweep_and_healthy_before() {
 fn mirror_is_ready_as_soon_as_the_first_sweep_is_complete() {
     for _ in 0..5 {
         let harness = Installation::with(PROGRAM, 3);
-        let held = harness.on_lists(Effect::Hold);
+        let held = harness.on_lists(FaultEffect::Hold);
         let (_daemon, address) = Daemon::listening(&harness);
         eventually_unready(&address, "no sweep is complete yet");
         harness.sandbox.world().remove_fault(held);
@@ -202,7 +202,7 @@ fn slow_clients_are_closed_for_others_and_the_daemon_works_meanwhile() {
 fn stop_during_a_request_is_fast() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
-    harness.inject(Fault::new(Effect::Hold).call(Call::List));
+    harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List));
     let (mut daemon, address) = Daemon::listening(&harness);
     eventually("it is ready", || get(&address, "/readyz").status == 200);
     let stream = TcpStream::connect(&address).unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, Process, signal};
 
 use crate::PROGRAM;
@@ -61,7 +61,7 @@ const LONG: Duration = Duration::from_secs(30);
 #[test]
 fn readiness_is_notified_after_the_first_answer() {
     let harness = Installation::with(PROGRAM, 30);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List));
     let service = Service::start(&harness, LONG);
     service.wait_for("STATUS=sending the first request to KOMOJU");
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
@@ -79,7 +79,7 @@ fn readiness_is_notified_after_the_first_answer() {
 #[test]
 fn outage_delays_readiness_by_seconds_and_is_no_stall() {
     let harness = Installation::with(PROGRAM, 3);
-    let reset = harness.inject(Fault::new(Effect::Reset { work: Default::default() }));
+    let reset = harness.inject(Fault::new(FaultEffect::Reset { work: Default::default() }));
     let service = Service::start(&harness, Duration::from_millis(600));
     let ready = service.wait_for("READY=1");
     assert!(ready.contains("KOMOJU has not answered yet ("), "the reason is given: {ready}");
@@ -96,7 +96,7 @@ fn outage_delays_readiness_by_seconds_and_is_no_stall() {
 #[test]
 fn refused_key_is_ready_with_its_reason_as_the_status() {
     let harness = Installation::with(PROGRAM, 3);
-    harness.inject(Fault::new(Effect::status(401)));
+    harness.inject(Fault::new(FaultEffect::status(401)));
     let service = Service::start(&harness, LONG);
     service.wait_for("READY=1");
     service.wait_for("STATUS=key refused since ");

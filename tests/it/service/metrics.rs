@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use komoju_sandbox::readings::Total;
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_sync::metrics;
 use komoju_sync::metrics::MetricKind;
 use komoju_testkit::daemon::get;
@@ -119,7 +119,7 @@ fn imprecise_list_and_lag_are_gauges() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     let ids = harness.sandbox.world().ids()[..2].to_vec();
-    harness.on_lists(Effect::Hide { ids, every: None });
+    harness.on_lists(FaultEffect::Hide { ids, every: None });
     harness.sandbox.world().readings_mut().total = Total::Off(3);
     own(&harness.path("komoju.db")).execute("UPDATE meta SET longest_lag_ms = 4210", []).unwrap();
     let (_daemon, address) = Daemon::listening(&harness);
@@ -168,14 +168,14 @@ fn requests_changes_and_attempts_are_counted() {
     // Pushes: one done, two rejected (one of them waits first), one parked.
     let id = harness.sandbox.world().ids()[0].clone();
     harness.inject(
-        Fault::new(Effect::Status {
+        Fault::new(FaultEffect::Status {
             status: 429,
             body: Default::default(),
             retry_after: None,
             headers: Default::default(),
-            work: komoju_sandbox::Work::Skipped,
+            work: komoju_sandbox::FaultedWork::Skipped,
         })
-        .call(Call::Delete)
+        .call(FaultedCall::Delete)
         .once(),
     );
     let intents = [
@@ -263,7 +263,8 @@ fn answers_contain_no_customer_and_series_do_not_grow() {
         )
         .unwrap();
     }
-    harness.inject(Fault::new(Effect::Reset { work: Default::default() }).call(Call::Create).once());
+    harness
+        .inject(Fault::new(FaultEffect::Reset { work: Default::default() }).call(FaultedCall::Create).once());
     eventually("all are attempted", || harness.one("SELECT count(*) FROM intents WHERE attempts = 0") == "0");
     let ids = harness.sandbox.world().ids();
     for path in ["/metrics", "/readyz", "/healthz", "/secret@example.jp", "/?secret"] {

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use base64::Engine as _;
-use komoju_sandbox::{Call, Effect, Fault, OldKey};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, OldKey};
 use komoju_testkit::{Daemon, Installation, KEY, eventually, stop};
 
 use crate::PROGRAM;
@@ -57,7 +57,7 @@ fn two_signals_at_once_are_one_orderly_stop() {
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
     // An answer in flight delays the stop by a second.
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     let mut daemon = Daemon::start(&harness);
     create(&harness, "c");
     assert!(harness.within(Duration::from_secs(20), |world| world.fired(held) > 0));
@@ -73,7 +73,7 @@ fn two_signals_at_once_are_one_orderly_stop() {
 fn second_signal_after_more_than_a_second_ends_the_daemon_at_once() {
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     let mut daemon = Daemon::start(&harness);
     create(&harness, "c");
     assert!(harness.within(Duration::from_secs(20), |world| world.fired(held) > 0));
@@ -98,7 +98,7 @@ fn hangup_takes_the_new_key_after_the_account_guard() {
     eventually("the first is done", || is_done(&harness, "before"));
     eventually("the first sweep is complete", || sweeps(&harness) == 2);
     // A push with the old key is in flight.
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create).once());
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create).once());
     create(&harness, "meanwhile");
     assert!(harness.within(Duration::from_secs(20), |world| world.fired(held) > 0));
     harness.sandbox.world().rotate_key(NEW, OldKey::Kept);

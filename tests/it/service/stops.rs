@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::{Installation, signal};
 
 use super::stop;
@@ -12,7 +12,7 @@ use crate::PROGRAM;
 #[test]
 fn daemon_sweeps_at_once_and_stops_within_a_page_on_sigterm() {
     let harness = Installation::with(PROGRAM, 57);
-    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(3));
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     // The third page is requested while the second one is read.
@@ -35,7 +35,7 @@ fn stop_waits_neither_for_an_idle_reader_nor_for_a_foreign_lock() {
     harness.expect(0, &["sync"]);
     let parked = rusqlite::Connection::open(harness.path("komoju.db")).unwrap();
     for lock in ["BEGIN; SELECT count(*) FROM mirror", "BEGIN IMMEDIATE"] {
-        let held = harness.on_lists(Effect::Hold);
+        let held = harness.on_lists(FaultEffect::Hold);
         let daemon = harness.spawn(&["run"]);
         harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
         parked.execute_batch(lock).unwrap();

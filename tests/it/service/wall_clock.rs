@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, FaultId, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultId, FaultedCall, FaultedWork};
 use komoju_testkit::wall_clock::Wall;
 use komoju_testkit::{Installation, eventually, own};
 
@@ -33,7 +33,8 @@ fn sweeps(harness: &Installation, more: i64) {
 
 /// Updates fail until the fault is removed: an intent waits.
 fn waiting(harness: &Installation) -> FaultId {
-    let fault = harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Update));
+    let fault = harness
+        .inject(Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Update));
     let customer = harness.one("SELECT min(id) FROM customers");
     let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES ('u', 'update', ?1, '{\"email\": \"a@b.jp\"}')";
     harness.writer().execute(sql, [customer]).unwrap();

@@ -1,7 +1,7 @@
 //! Rows that other programs spoilt, and columns that only the engine writes.
 
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -67,7 +67,7 @@ async fn what_the_engine_owns_another_program_cannot_write() {
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_7"})));
     harness.intend("r", "create", None, Some(json!({"payment_details": "nonsense"})));
-    harness.on(Call::Update, Effect::status(503));
+    harness.on(FaultedCall::Update, FaultEffect::status(503));
     harness.drain().await;
     assert_eq!(harness.states(), ["u waiting", "r rejected"]);
     for set in [
@@ -123,7 +123,7 @@ async fn an_intent_that_another_program_says_is_sent_is_sent_all_the_same() {
 async fn a_retry_in_sql_is_a_new_request() {
     let mut harness = InProcess::open(0).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    harness.inject(Fault::new(Effect::status(422)).call(Call::Create).once());
+    harness.inject(Fault::new(FaultEffect::status(422)).call(FaultedCall::Create).once());
     harness.drain().await;
     assert_eq!(harness.state("c"), "rejected");
     harness.sql("UPDATE intents SET state = 'queued' WHERE id = 'c'");
@@ -140,7 +140,9 @@ async fn what_served_the_read_back_goes_with_a_cancel_in_sql_too() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_once"})));
-    harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Update).once());
+    harness.inject(
+        Fault::new(FaultEffect::Reset { work: FaultedWork::Skipped }).call(FaultedCall::Update).once(),
+    );
     harness.drain().await;
     harness.advance(SignedDuration::from_mins(1));
     harness.drain().await;

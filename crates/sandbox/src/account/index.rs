@@ -13,15 +13,15 @@ use crate::readings::Order;
 
 /// The rows of customers in each order.
 #[derive(Debug, Clone)]
-pub(crate) struct Index {
-    by_time: Vec<Place>,
+pub(crate) struct CustomerIndex {
+    by_time: Vec<IndexPlace>,
     by_id: Option<Vec<u32>>,
     moved: Option<Moved>,
 }
 
 /// A row's place in the order of creation. The row decides between equal times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct IndexPlace {
     /// When the customer was created, in seconds since 1970.
     pub(crate) created_s: i64,
     pub(crate) row: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Place {
 /// The order after rows were moved by a fault.
 #[derive(Debug, Clone)]
 struct Moved {
-    order: Vec<Place>,
+    order: Vec<IndexPlace>,
     /// The seconds that replace the creation times of moved rows.
     seconds: HashMap<u32, i64>,
 }
@@ -55,18 +55,18 @@ pub enum ListEnd {
     Last,
 }
 
-impl Index {
+impl CustomerIndex {
     /// Returns the index of rows 0, 1, 2, …, whose creation times are `seconds`, in ascending
     /// order.
     pub(crate) fn new(seconds: impl Iterator<Item = i64>) -> Self {
-        let places = (0..).zip(seconds).map(|(row, created_s)| Place { created_s, row });
+        let places = (0..).zip(seconds).map(|(row, created_s)| IndexPlace { created_s, row });
         Self { by_time: places.collect(), by_id: None, moved: None }
     }
 
     /// Returns an index of these places in which the same rows are moved as in this index.
-    pub(crate) fn of_places(&self, places: impl Iterator<Item = Place>) -> Self {
-        let places: Vec<Place> = places.collect();
-        let sorted = |mut places: Vec<Place>| {
+    pub(crate) fn of_places(&self, places: impl Iterator<Item = IndexPlace>) -> Self {
+        let places: Vec<IndexPlace> = places.collect();
+        let sorted = |mut places: Vec<IndexPlace>| {
             places.sort_unstable();
             places
         };
@@ -83,7 +83,7 @@ impl Index {
     }
 
     /// Adds a row.
-    pub(crate) fn insert(&mut self, place: Place) {
+    pub(crate) fn insert(&mut self, place: IndexPlace) {
         self.by_id = None;
         insert(&mut self.by_time, place);
         if let Some(moved) = &mut self.moved {
@@ -93,7 +93,7 @@ impl Index {
     }
 
     /// Removes a row. The place must be the same as when the row was added.
-    pub(crate) fn remove(&mut self, place: Place) {
+    pub(crate) fn remove(&mut self, place: IndexPlace) {
         self.by_id = None;
         remove(&mut self.by_time, &place);
         if let Some(moved) = &mut self.moved {
@@ -170,7 +170,7 @@ impl Index {
 
     /// Moves a row to an end of the list without changing its creation time. A list in the order of
     /// ids is unchanged.
-    pub(crate) fn move_to(&mut self, end: ListEnd, order: Order, place: Place) {
+    pub(crate) fn move_to(&mut self, end: ListEnd, order: Order, place: IndexPlace) {
         let newest = match (order, end) {
             (Order::ById, _) => return,
             (Order::NewestFirst, ListEnd::First) | (Order::OldestFirst, ListEnd::Last) => true,
@@ -184,16 +184,16 @@ impl Index {
             let edge = edge.map_or(place.created_s, |place| place.created_s);
             let to = if newest { edge.saturating_add(1) } else { edge.saturating_sub(1) };
             moved.seconds.insert(place.row, to);
-            insert(&mut moved.order, Place { created_s: to, row: place.row });
+            insert(&mut moved.order, IndexPlace { created_s: to, row: place.row });
         }
     }
 }
 
 impl Moved {
     /// Returns a row's place in the moved order.
-    fn place(&self, unmoved: Place) -> Place {
+    fn place(&self, unmoved: IndexPlace) -> IndexPlace {
         let created_s = self.seconds.get(&unmoved.row).copied().unwrap_or(unmoved.created_s);
-        Place { created_s, row: unmoved.row }
+        IndexPlace { created_s, row: unmoved.row }
     }
 }
 
@@ -211,14 +211,19 @@ fn remove<K: Ord>(sorted: &mut Vec<K>, key: &K) -> bool {
 }
 
 /// Returns the rows of these places in the order of their ids.
-fn sorted_by_id(places: &[Place], id_of: impl Fn(u32) -> Option<String>) -> Vec<u32> {
+fn sorted_by_id(places: &[IndexPlace], id_of: impl Fn(u32) -> Option<String>) -> Vec<u32> {
     let mut rows: Vec<u32> = places.iter().map(|place| place.row).collect();
     rows.sort_by_cached_key(|&row| (id_of(row), row));
     rows
 }
 
 /// Returns the rows at these positions within some ranks of an order.
-fn placed(order: &[Place], ranks: Range<usize>, positions: Range<usize>, newest_first: bool) -> Vec<u32> {
+fn placed(
+    order: &[IndexPlace],
+    ranks: Range<usize>,
+    positions: Range<usize>,
+    newest_first: bool,
+) -> Vec<u32> {
     let rows = |ranks: Range<usize>| order[ranks].iter().map(|place| place.row);
     if newest_first {
         rows(ranks.end - positions.end..ranks.end - positions.start).rev().collect()
@@ -236,19 +241,19 @@ mod tests {
     use super::*;
 
     /// Returns an index of ten rows, one for each second. The ids are in the opposite order.
-    fn index() -> Index {
-        Index::new(0..10)
+    fn index() -> CustomerIndex {
+        CustomerIndex::new(0..10)
     }
 
     fn id_of(row: u32) -> Option<String> {
         Some(format!("id{}", 99 - row))
     }
 
-    fn place(row: u32) -> Place {
-        Place { row, created_s: i64::from(row) }
+    fn place(row: u32) -> IndexPlace {
+        IndexPlace { row, created_s: i64::from(row) }
     }
 
-    fn listed(index: &mut Index, order: Order, seconds: Option<Range<i64>>) -> Vec<u32> {
+    fn listed(index: &mut CustomerIndex, order: Order, seconds: Option<Range<i64>>) -> Vec<u32> {
         let view = index.view(order, seconds, id_of);
         index.rows(&view, 0..usize::MAX)
     }
@@ -315,9 +320,9 @@ mod tests {
             moves in proptest::collection::vec((any::<bool>(), 0u32..5_000), 0..2_000),
         ) {
             // Three rows for each second, so that the row decides between equal times.
-            let place = |row| Place { row, created_s: i64::from(row / 3) };
+            let place = |row| IndexPlace { row, created_s: i64::from(row / 3) };
             let mut plain = start.clone();
-            let mut index = Index::new(std::iter::empty()).of_places(start.into_iter().map(place));
+            let mut index = CustomerIndex::new(std::iter::empty()).of_places(start.into_iter().map(place));
             for (insert, row) in moves {
                 if insert {
                     plain.insert(row);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::index::{Index, IndexView, ListEnd, Place};
+use super::index::{CustomerIndex, IndexPlace, IndexView, ListEnd};
 use crate::account::ordered::Ordered;
 use crate::population::{Person, Population};
 use crate::readings::Order;
@@ -35,10 +35,10 @@ pub struct Customers {
     /// The rows of customers that are not from the population, by id.
     added: HashMap<String, u32>,
     /// The live customers.
-    index: Index,
+    index: CustomerIndex,
     /// The live and the deleted customers. It is built by the first list that shows both, and
     /// dropped by a change of their order.
-    with_deleted: Option<Index>,
+    with_deleted: Option<CustomerIndex>,
 }
 
 /// One change. The row of a delete must be live, and the row of a restore deleted.
@@ -112,7 +112,7 @@ impl Customers {
     /// Returns the seeded customers, unchanged.
     pub(crate) fn new(population: Population, customers: u32) -> Self {
         Self {
-            index: Index::new((0..customers).map(|row| population.created_s(row))),
+            index: CustomerIndex::new((0..customers).map(|row| population.created_s(row))),
             rows: std::iter::repeat_with(|| Row::Seeded).take(customers as usize).collect(),
             added: HashMap::new(),
             with_deleted: None,
@@ -134,7 +134,7 @@ impl Customers {
             }
             Change::RemoveAll => {
                 self.rows.iter_mut().for_each(Row::delete);
-                self.index = Index::new(std::iter::empty());
+                self.index = CustomerIndex::new(std::iter::empty());
             }
             Change::Move { end, order, row } => {
                 self.index.move_to(end, order, self.place(row));
@@ -287,7 +287,7 @@ impl Customers {
     }
 
     /// Returns the index that a list belongs to.
-    fn index_of(&self, view: &ListView) -> &Index {
+    fn index_of(&self, view: &ListView) -> &CustomerIndex {
         match &self.with_deleted {
             Some(index) if view.with_deleted => index,
             _ => &self.index,
@@ -307,8 +307,8 @@ impl Customers {
     }
 
     /// Returns a customer's place in the order of creation.
-    fn place(&self, row: u32) -> Place {
-        Place { created_s: self.created_s(row), row }
+    fn place(&self, row: u32) -> IndexPlace {
+        IndexPlace { created_s: self.created_s(row), row }
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 /// An answer of the API. It is cheap to clone, because the idempotency store keeps it.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct ApiAnswer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<&'static str>,
     pub(crate) headers: Vec<(String, String)>,
@@ -20,7 +20,7 @@ pub(crate) const JSON: &str = "application/json; charset=utf-8";
 /// The content type of HTML.
 pub(crate) const HTML: &str = "text/html; charset=utf-8";
 
-impl Answer {
+impl ApiAnswer {
     /// Returns an answer with a JSON body.
     pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {

@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
 
-use super::answer::Answer;
+use super::answer::ApiAnswer;
 use crate::population::Card;
 use crate::random;
 
@@ -28,44 +28,44 @@ const TYPES: &[&str] = &["credit_card", "credit_card_korea", "credit_card_termin
 const NUMBER_DIGITS: std::ops::RangeInclusive<usize> = 8..=19;
 
 /// Returns the card of `payment_details`, and records its token as used.
-pub(crate) fn card(details: &Value, used: &mut HashSet<String>, now: Timestamp) -> Result<Card, Answer> {
+pub(crate) fn card(details: &Value, used: &mut HashSet<String>, now: Timestamp) -> Result<Card, ApiAnswer> {
     match details {
         Value::String(token) => from_token(token, used),
         Value::Object(fields) => from_fields(fields, now),
-        _ => Err(Answer::invalid("payment_details", "it is neither a token nor an object")),
+        _ => Err(ApiAnswer::invalid("payment_details", "it is neither a token nor an object")),
     }
 }
 
 /// Returns the card of a token.
-fn from_token(token: &str, used: &mut HashSet<String>) -> Result<Card, Answer> {
+fn from_token(token: &str, used: &mut HashSet<String>) -> Result<Card, ApiAnswer> {
     let Some(name) = token.strip_prefix("tok_") else {
-        return Err(Answer::invalid("payment_details", "there is no such token"));
+        return Err(ApiAnswer::invalid("payment_details", "there is no such token"));
     };
     if let Some(&(code, message)) = REFUSALS.iter().find(|(code, _)| name.starts_with(code)) {
         return Err(refusal(code, message));
     }
     if !used.insert(token.to_owned()) {
-        return Err(Answer::invalid("payment_details", "the token has been used already"));
+        return Err(ApiAnswer::invalid("payment_details", "the token has been used already"));
     }
     Ok(Card::drawn(&mut random::of_text(token)))
 }
 
 /// Returns the card of a card object.
-fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, Answer> {
+fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, ApiAnswer> {
     let Some(kind) = fields.get("type").and_then(Value::as_str) else {
-        return Err(Answer::missing("payment_details[type]"));
+        return Err(ApiAnswer::missing("payment_details[type]"));
     };
     let Some(&kind) = TYPES.iter().find(|&&known| known == kind) else {
-        return Err(Answer::invalid("payment_details[type]", "only credit cards can be saved"));
+        return Err(ApiAnswer::invalid("payment_details[type]", "only credit cards can be saved"));
     };
     let digits: String = match fields.get("number") {
         Some(Value::String(number)) => number.chars().filter(|c| !matches!(c, ' ' | '-')).collect(),
-        _ => return Err(Answer::missing("payment_details[number]")),
+        _ => return Err(ApiAnswer::missing("payment_details[number]")),
     };
     let is_number = NUMBER_DIGITS.contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     let brand = brand(&digits).filter(|_| is_number);
     let Some(brand) = brand else {
-        return Err(Answer::invalid("payment_details[number]", "no card has this number"));
+        return Err(ApiAnswer::invalid("payment_details[number]", "no card has this number"));
     };
     let month = whole_number(fields, "month", 1..=12)?;
     let year = match whole_number(fields, "year", 0..=2100)? {
@@ -84,16 +84,16 @@ fn whole_number(
     fields: &Map<String, Value>,
     name: &str,
     within: std::ops::RangeInclusive<u64>,
-) -> Result<u64, Answer> {
+) -> Result<u64, ApiAnswer> {
     let param = format!("payment_details[{name}]");
     let number = match fields.get(name) {
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.parse().ok(),
-        _ => return Err(Answer::missing(&param)),
+        _ => return Err(ApiAnswer::missing(&param)),
     };
     number
         .filter(|number| within.contains(number))
-        .ok_or_else(|| Answer::invalid(&param, "it is out of range"))
+        .ok_or_else(|| ApiAnswer::invalid(&param, "it is out of range"))
 }
 
 /// Returns the brand of a card number.
@@ -110,8 +110,8 @@ fn brand(digits: &str) -> Option<&'static str> {
 }
 
 /// Returns the answer to a refused card, which has the status 502 at KOMOJU.
-fn refusal(code: &str, message: &str) -> Answer {
-    Answer::error(StatusCode::BAD_GATEWAY, code, message)
+fn refusal(code: &str, message: &str) -> ApiAnswer {
+    ApiAnswer::error(StatusCode::BAD_GATEWAY, code, message)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::list::imprecise::Draws;
-use crate::account::{Account, Reveal};
+use crate::account::{Reveal, SandboxAccount};
 use crate::readings::{Locale, Readings, Source};
 use crate::request::Request;
 
@@ -22,7 +22,7 @@ pub(crate) struct Counts {
 pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) readings: &'a Readings,
-    pub(crate) account: &'a mut Account,
+    pub(crate) account: &'a mut SandboxAccount,
     pub(crate) counts: &'a mut Counts,
     pub(crate) request: &'a Request,
     pub(crate) draws: Draws,

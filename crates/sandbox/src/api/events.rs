@@ -1,19 +1,24 @@
 //! Owns the calls that list and show events.
 
+use hyper::StatusCode;
 use serde_json::Value;
 
-use super::answer::Answer;
+use super::answer::ApiAnswer;
 use super::context::Context;
-use super::list::query::{Page, Query};
+use super::list::query::{ListPage, Query};
 use crate::account::ordered::Ordered;
-use crate::readings::Events;
+use crate::readings::{EventAnswers, Events, Readings};
 
 impl Context<'_> {
     /// Runs `GET /events`.
-    pub(crate) fn events(self) -> Result<Answer, Answer> {
-        let query = Query::parse(&self.request.query, self.readings)?;
+    pub(crate) fn events(self) -> Result<ApiAnswer, ApiAnswer> {
+        available(self.readings)?;
+        let query = Query::parse_events(&self.request.query, self.readings)?;
+        let log = &self.account.events;
         let events: Vec<&Value> = match self.readings.events {
-            Events::Kept => self.account.events.newest_first(query.seconds.clone()).collect(),
+            Events::Kept | Events::WithWebhook => {
+                log.list(self.now, query.seconds.as_ref(), self.readings, self.draws)
+            }
             Events::Dropped => Vec::new(),
         };
         let window = query.window(events.len(), self.readings)?;
@@ -22,15 +27,29 @@ impl Context<'_> {
             .filter_map(|event| serde_json::value::to_raw_value(&Ordered(event)).ok())
             .collect();
         let times = (self.readings.list_times, self.now);
-        Ok(Page::new("list", &query, &window, data, times).answer())
+        Ok(ListPage::new("list", &query, &window, data, times).answer())
     }
 
     /// Runs `GET /events/{id}`.
-    pub(crate) fn event(self, id: &str) -> Result<Answer, Answer> {
-        let kept = self.readings.events == Events::Kept;
-        let event = self.account.events.get(id).filter(|_| kept);
+    pub(crate) fn event(self, id: &str) -> Result<ApiAnswer, ApiAnswer> {
+        available(self.readings)?;
+        let is_listed = self.readings.events != Events::Dropped;
+        let event = self.account.events.get(id, self.now, self.readings).filter(|_| is_listed);
         event
-            .map(|event| Answer::ok(&Ordered(event)))
-            .ok_or_else(|| Answer::not_found("There is no such event."))
+            .map(|event| ApiAnswer::ok(&Ordered(event)))
+            .ok_or_else(|| ApiAnswer::not_found("There is no such event."))
     }
+}
+
+/// Returns the answer of a reading under which no request gets events. `Hang` has delayed the
+/// request until the reading changed.
+fn available(readings: &Readings) -> Result<(), ApiAnswer> {
+    Err(match readings.event_answers {
+        EventAnswers::Events | EventAnswers::Hang => return Ok(()),
+        EventAnswers::Json403 => ApiAnswer::plain_error(StatusCode::FORBIDDEN),
+        EventAnswers::Json404 => ApiAnswer::plain_error(StatusCode::NOT_FOUND),
+        EventAnswers::Json500 => ApiAnswer::plain_error(StatusCode::INTERNAL_SERVER_ERROR),
+        EventAnswers::Html200 => ApiAnswer::html(StatusCode::OK),
+        EventAnswers::Html403 => ApiAnswer::html(StatusCode::FORBIDDEN),
+    })
 }

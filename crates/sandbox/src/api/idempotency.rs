@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::answer::Answer;
+use crate::api::answer::ApiAnswer;
 
 /// VALID_FOR controls how long a key is valid after its first use.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,7 +21,7 @@ const LENGTH_MOST: usize = 100;
 
 /// The first use of each key, and its answer.
 #[derive(Debug, Default)]
-pub(crate) struct Store {
+pub(crate) struct IdempotencyStore {
     uses: HashMap<Ticket, Use>,
 }
 
@@ -38,10 +38,10 @@ struct Use {
     first: Timestamp,
     body: Bytes,
     /// None while the first request runs.
-    answer: Option<Answer>,
+    answer: Option<ApiAnswer>,
 }
 
-impl Store {
+impl IdempotencyStore {
     /// Begins a request.
     ///
     /// # Errors
@@ -52,10 +52,10 @@ impl Store {
         key: &str,
         body: &Bytes,
         now: Timestamp,
-    ) -> Result<Ticket, Answer> {
+    ) -> Result<Ticket, ApiAnswer> {
         if key.is_empty() || key.len() > LENGTH_MOST || !key.is_ascii() {
             let why = "it must have 1 to 100 ASCII characters";
-            return Err(Answer::invalid("X-KOMOJU-IDEMPOTENCY", why));
+            return Err(ApiAnswer::invalid("X-KOMOJU-IDEMPOTENCY", why));
         }
         let ticket = Ticket { account, key: key.to_owned() };
         if let Some(earlier) = self.uses.get(&ticket) {
@@ -64,11 +64,11 @@ impl Store {
             match &earlier.answer {
                 None => {
                     let message = "A request with this idempotency key is still running.";
-                    return Err(Answer::error(StatusCode::CONFLICT, "conflict", message));
+                    return Err(ApiAnswer::error(StatusCode::CONFLICT, "conflict", message));
                 }
                 Some(_) if good && earlier.body != *body => {
                     let why = "it was used with another body";
-                    return Err(Answer::invalid("X-KOMOJU-IDEMPOTENCY", why));
+                    return Err(ApiAnswer::invalid("X-KOMOJU-IDEMPOTENCY", why));
                 }
                 Some(answer) if good => return Err(answer.clone()),
                 Some(_) => {}
@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// Stores the first answer.
-    pub(crate) fn finish(&mut self, ticket: &Ticket, answer: &Answer) {
+    pub(crate) fn finish(&mut self, ticket: &Ticket, answer: &ApiAnswer) {
         if let Some(running) = self.uses.get_mut(ticket) {
             running.answer = Some(answer.clone());
         }
@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn key_is_valid_for_a_day_and_new_after_it() {
-        let mut store = Store::default();
+        let mut store = IdempotencyStore::default();
         let body = Bytes::from_static(b"{}");
         let first = at("2026-01-01T00:00:00Z");
         let ticket = store.begin(0, "k", &body, first).unwrap();
         assert_eq!(store.begin(0, "k", &body, first).unwrap_err().status, 409);
 
-        store.finish(&ticket, &Answer::ok(&"created"));
+        store.finish(&ticket, &ApiAnswer::ok(&"created"));
         let replay = store.begin(0, "k", &body, at("2026-01-01T23:59:59Z")).unwrap_err();
         assert_eq!((replay.status.as_u16(), &replay.body[..]), (200, &b"\"created\""[..]));
         let other = store.begin(0, "k", &Bytes::from_static(b"{ }"), first).unwrap_err();
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn forgotten_key_is_new() {
-        let mut store = Store::default();
+        let mut store = IdempotencyStore::default();
         let now = at("2026-01-01T00:00:00Z");
         let ticket = store.begin(0, "k", &Bytes::new(), now).unwrap();
         store.forget(&ticket);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn key_that_is_too_long_or_not_ascii_is_refused() {
-        let mut store = Store::default();
+        let mut store = IdempotencyStore::default();
         let now = at("2026-01-01T00:00:00Z");
         assert!(store.begin(0, &"k".repeat(100), &Bytes::new(), now).is_ok());
         for key in ["", &"k".repeat(101), "キー"] {

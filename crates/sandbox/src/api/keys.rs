@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::api::answer::Answer;
+use crate::api::answer::ApiAnswer;
 
 /// How a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +28,14 @@ pub enum KeyRefusal {
 
 impl KeyRefusal {
     /// Returns the answer to a refused request.
-    pub(crate) fn answer(self) -> Answer {
+    pub(crate) fn answer(self) -> ApiAnswer {
         match self {
             Self::Json401 => unauthorized(),
-            Self::Json403 => Answer::error(StatusCode::FORBIDDEN, "forbidden", "This key may not do that."),
-            Self::Html401 => Answer::html(StatusCode::UNAUTHORIZED),
-            Self::Html403 => Answer::html(StatusCode::FORBIDDEN),
+            Self::Json403 => {
+                ApiAnswer::error(StatusCode::FORBIDDEN, "forbidden", "This key may not do that.")
+            }
+            Self::Html401 => ApiAnswer::html(StatusCode::UNAUTHORIZED),
+            Self::Html403 => ApiAnswer::html(StatusCode::FORBIDDEN),
         }
     }
 }
@@ -76,7 +78,7 @@ impl Keys {
     ///
     /// # Errors
     /// The answer to a refused request.
-    pub(crate) fn admit(&self, authorization: Option<&str>) -> Result<usize, Answer> {
+    pub(crate) fn admit(&self, authorization: Option<&str>) -> Result<usize, ApiAnswer> {
         if let Some(refusal) = self.refusal {
             return Err(refusal.answer());
         }
@@ -96,8 +98,8 @@ fn key_of(authorization: &str) -> Option<String> {
 }
 
 /// Returns the answer to an unknown key.
-fn unauthorized() -> Answer {
-    Answer::error(StatusCode::UNAUTHORIZED, "unauthorized", "There is no such key.")
+fn unauthorized() -> ApiAnswer {
+    ApiAnswer::error(StatusCode::UNAUTHORIZED, "unauthorized", "There is no such key.")
         .with_header("WWW-Authenticate", "Basic realm=\"sandbox\"")
 }
 

@@ -1,6 +1,6 @@
 //! Owns the call that lists customers.
 
-use super::answer::Answer;
+use super::answer::ApiAnswer;
 use super::context::Context;
 use crate::account::ListView;
 use crate::faults::{Fired, drift, shape};
@@ -9,11 +9,11 @@ use crate::readings::{DeletedListed, Envelope};
 pub(crate) mod imprecise;
 pub(crate) mod query;
 
-use query::{Page, Query};
+use query::{ListPage, Query};
 
 impl Context<'_> {
     /// Runs `GET /customers`.
-    pub(crate) fn list(self, fired: &[Fired]) -> Result<Answer, Answer> {
+    pub(crate) fn list(self, fired: &[Fired]) -> Result<ApiAnswer, ApiAnswer> {
         let (readings, draws) = (self.readings, self.draws);
         let mut query = Query::parse(&self.request.query, readings)?;
         let asked = query.page;
@@ -37,7 +37,7 @@ impl Context<'_> {
             Envelope::CustomerList => "customer_list",
             Envelope::List => "list",
         };
-        let mut page = Page::new(resource, &query, &window, data, (readings.list_times, self.now));
+        let mut page = ListPage::new(resource, &query, &window, data, (readings.list_times, self.now));
         imprecise::envelope(&mut page.envelope, &window, readings, draws);
         shape::page(&mut page, asked, fired);
         let answer = page.answer();

@@ -1,19 +1,19 @@
 //! Owns the calls that read and change customers without the checks of the API.
 
-use super::answered::{Answered, body, done};
-use crate::account::Account;
-use crate::api::answer::Answer;
+use super::answered::{ControlAnswer, account, body, done, parameter};
+use crate::account::SandboxAccount;
+use crate::api::answer::ApiAnswer;
 use crate::request::Request;
 use crate::world::World;
 
 /// Answers `GET /customers`.
-pub(crate) fn list(world: &mut World, request: &Request) -> Answered {
+pub(crate) fn list(world: &mut World, request: &Request) -> ControlAnswer {
     let shown = world.shown();
-    Ok(Answer::ok(&account(world, request)?.truth(shown)))
+    Ok(ApiAnswer::ok(&account(world, request)?.truth(shown)))
 }
 
 /// Answers `POST /customers`.
-pub(crate) fn create(world: &mut World, request: &Request) -> Answered {
+pub(crate) fn create(world: &mut World, request: &Request) -> ControlAnswer {
     let now = world.now();
     let account = account(world, request)?;
     if parameter(request, "raw").is_some_and(|raw| raw == "true") {
@@ -25,18 +25,18 @@ pub(crate) fn create(world: &mut World, request: &Request) -> Answered {
 }
 
 /// Answers `DELETE /customers`.
-pub(crate) fn delete_all(world: &mut World, request: &Request) -> Answered {
+pub(crate) fn delete_all(world: &mut World, request: &Request) -> ControlAnswer {
     account(world, request)?.remove_all();
     Ok(done())
 }
 
 /// Answers `GET /customers/{id}`.
-pub(crate) fn show(world: &mut World, request: &Request, id: &str) -> Answered {
+pub(crate) fn show(world: &mut World, request: &Request, id: &str) -> ControlAnswer {
     customer(account(world, request)?, id)
 }
 
 /// Answers `PATCH /customers/{id}`.
-pub(crate) fn update(world: &mut World, request: &Request, id: &str) -> Answered {
+pub(crate) fn update(world: &mut World, request: &Request, id: &str) -> ControlAnswer {
     let now = world.now();
     let account = account(world, request)?;
     account.update(now, id, body(request)?);
@@ -44,38 +44,26 @@ pub(crate) fn update(world: &mut World, request: &Request, id: &str) -> Answered
 }
 
 /// Answers `DELETE /customers/{id}`.
-pub(crate) fn delete(world: &mut World, request: &Request, id: &str) -> Answered {
+pub(crate) fn delete(world: &mut World, request: &Request, id: &str) -> ControlAnswer {
     let now = world.now();
     if account(world, request)?.delete(now, id) { Ok(done()) } else { Err(no_customer()) }
 }
 
 /// Answers `POST /customers/{id}`.
-pub(crate) fn restore(world: &mut World, request: &Request, id: &str) -> Answered {
+pub(crate) fn restore(world: &mut World, request: &Request, id: &str) -> ControlAnswer {
     let account = account(world, request)?;
     if !account.restore(id) {
-        return Err(Answer::not_found("No customer with this id has been deleted."));
+        return Err(ApiAnswer::not_found("No customer with this id has been deleted."));
     }
     customer(account, id)
 }
 
-/// Returns the account that `?key=KEY` selects, or the default one.
-fn account<'a>(world: &'a mut World, request: &Request) -> Result<&'a mut Account, Answer> {
-    let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
-    world.account(&key).ok_or_else(|| Answer::not_found("There is no account with this key."))
-}
-
-/// Returns a parameter of the query string.
-fn parameter(request: &Request, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(request.query.as_bytes());
-    pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
-}
-
 /// Returns the answer with a customer.
-fn customer(account: &Account, id: &str) -> Answered {
-    account.get(id).map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
+fn customer(account: &SandboxAccount, id: &str) -> ControlAnswer {
+    account.get(id).map(|customer| ApiAnswer::ok(&customer)).ok_or_else(no_customer)
 }
 
 /// Returns the answer about an unknown customer.
-fn no_customer() -> Answer {
-    Answer::not_found("There is no such customer.")
+fn no_customer() -> ApiAnswer {
+    ApiAnswer::not_found("There is no such customer.")
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::effect::Effect;
-use super::fault::{Call, Fault, FaultId, Match};
+use super::effect::FaultEffect;
+use super::fault::{Fault, FaultId, FaultedCall, Match};
 
 /// The properties of a request that a fault can match.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ pub struct RequestFacts<'a> {
     pub method: &'a str,
     /// The path below `/api/v1`.
     pub path: &'a str,
-    pub call: Option<Call>,
+    pub call: Option<FaultedCall>,
     pub page: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ pub struct ArmedFault {
 #[derive(Debug, Clone)]
 pub struct Fired {
     pub id: FaultId,
-    pub effect: Effect,
+    pub effect: FaultEffect,
     /// How often it fired before.
     pub earlier: u64,
 }
@@ -101,7 +101,7 @@ impl Faults {
         let mut firing = Vec::new();
         for armed in &mut self.armed {
             let effect = &armed.fault.effect;
-            let can = !effect.shapes_lists() || facts.call == Some(Call::List);
+            let can = !effect.shapes_lists() || facts.call == Some(FaultedCall::List);
             if !can || !armed.fault.on.fits(facts) {
                 continue;
             }
@@ -129,17 +129,17 @@ mod tests {
     use super::*;
 
     fn list(page: u64) -> RequestFacts<'static> {
-        RequestFacts { method: "GET", path: "/customers", call: Some(Call::List), page: Some(page) }
+        RequestFacts { method: "GET", path: "/customers", call: Some(FaultedCall::List), page: Some(page) }
     }
 
     fn show() -> RequestFacts<'static> {
-        RequestFacts { method: "GET", path: "/customers/abc", call: Some(Call::Show), page: None }
+        RequestFacts { method: "GET", path: "/customers/abc", call: Some(FaultedCall::Show), page: None }
     }
 
     #[test]
     fn fault_skips_requests_fires_and_ends() {
         let mut faults = Faults::default();
-        let id = faults.inject(Fault::new(Effect::status(500)).skip(1).times(2));
+        let id = faults.inject(Fault::new(FaultEffect::status(500)).skip(1).times(2));
         let fired: Vec<usize> = (0..5).map(|_| faults.fire(&show()).len()).collect();
         assert_eq!(fired, [0, 1, 1, 0, 0]);
         assert_eq!(faults.fired(id), 2);
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn effect_on_lists_does_not_fire_for_other_calls() {
         let mut faults = Faults::default();
-        let id = faults.inject(Fault::new(Effect::EmptyList));
+        let id = faults.inject(Fault::new(FaultEffect::EmptyList));
         assert!(faults.fire(&show()).is_empty());
         assert_eq!(faults.fire(&list(1)).len(), 1);
         assert_eq!(faults.fired(id), 1);
@@ -175,9 +175,9 @@ mod tests {
     #[test]
     fn fault_after_a_replaced_answer_does_not_fire() {
         let mut faults = Faults::default();
-        faults.inject(Fault::new(Effect::Delay { ms: 1 }));
-        faults.inject(Fault::new(Effect::status(503)));
-        let behind = faults.inject(Fault::new(Effect::status(500)));
+        faults.inject(Fault::new(FaultEffect::Delay { ms: 1 }));
+        faults.inject(Fault::new(FaultEffect::status(503)));
+        let behind = faults.inject(Fault::new(FaultEffect::status(500)));
         let kinds: Vec<&str> = faults.fire(&show()).iter().map(|fired| fired.effect.kind()).collect();
         assert_eq!(kinds, ["delay", "status"]);
         assert_eq!(faults.fired(behind), 0);

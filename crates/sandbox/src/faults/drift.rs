@@ -12,20 +12,20 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use crate::account::{Account, ListEnd};
-use crate::faults::{Drift, Effect, Fired, Region};
+use crate::account::{ListEnd, SandboxAccount};
+use crate::faults::{Drift, FaultEffect, Fired, Region};
 use crate::population::{drawn_email, rfc3339};
 use crate::random;
 use crate::readings::Order;
 
 /// Whether one of these faults changes customers after the page.
 pub(crate) fn is_among(fired: &[Fired]) -> bool {
-    fired.iter().any(|fired| matches!(fired.effect, Effect::Drift(_) | Effect::RandomDrift { .. }))
+    fired.iter().any(|fired| matches!(fired.effect, FaultEffect::Drift(_) | FaultEffect::RandomDrift { .. }))
 }
 
 /// Changes customers after a page that ended before position `end` of a list of `rows`.
 pub(crate) fn after(
-    account: &mut Account,
+    account: &mut SandboxAccount,
     now: Timestamp,
     order: Order,
     rows: &[u32],
@@ -34,11 +34,11 @@ pub(crate) fn after(
 ) {
     for fired in fired {
         match fired.effect {
-            Effect::Drift(drift) => {
+            FaultEffect::Drift(drift) => {
                 let rng = random::seeded([fired.earlier]);
                 Change::new(account, now, order, rows, end, rng).drift(&drift);
             }
-            Effect::RandomDrift { seed, delete, insert, update, reorder } => {
+            FaultEffect::RandomDrift { seed, delete, insert, update, reorder } => {
                 let mut rng = random::seeded([seed, fired.earlier]);
                 let [delete, insert, update, reorder] = [delete, insert, update, reorder].map(|most| {
                     let count = rng.random_range(0..=most);
@@ -63,7 +63,7 @@ pub(crate) fn after(
 
 /// The changes after one page.
 struct Change<'a> {
-    account: &'a mut Account,
+    account: &'a mut SandboxAccount,
     now: Timestamp,
     order: Order,
     /// All rows of the list when the page was served.
@@ -75,7 +75,7 @@ struct Change<'a> {
 
 impl<'a> Change<'a> {
     fn new(
-        account: &'a mut Account,
+        account: &'a mut SandboxAccount,
         now: Timestamp,
         order: Order,
         rows: &[u32],
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    fn rows(account: &mut Account, order: Order) -> Vec<u32> {
+    fn rows(account: &mut SandboxAccount, order: Order) -> Vec<u32> {
         let state = account.listed(false);
         let view = state.view(order, None, false);
         state.rows(&view, 0..usize::MAX)
@@ -176,7 +176,7 @@ mod tests {
             (Order::OldestFirst, Region::Coming),
         ] {
             let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
-            let mut account = Account::new(1, 0, 0, now);
+            let mut account = SandboxAccount::new(1, 0, 0, now);
             for _ in 0..20 {
                 account.create(now, json!({"created_at": "2026-01-01T00:00:00Z"}));
             }
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn chosen_rows_are_different_rows_of_the_region() {
         let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
-        let mut account = Account::new(1, 0, 10, now);
+        let mut account = SandboxAccount::new(1, 0, 10, now);
         let served = rows(&mut account, Order::NewestFirst);
         let mut change = Change::new(&mut account, now, Order::NewestFirst, &served, 4, random::seeded([1]));
         let mut chosen = change.choose(100, 0..4);

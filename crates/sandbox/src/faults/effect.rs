@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::terms::{Drift, Echo, Ending, Payload, RedirectTarget, Work};
+use super::terms::{Drift, Echo, Ending, FaultedWork, Payload, RedirectTarget};
 
 /// The effect of a fault. In JSON, `kind` is its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Effect {
+pub enum FaultEffect {
     /// Answers with this status. With 500 and above and a JSON body, the answer is from the API
     /// itself, so its idempotency store sees it. Any other answer is from a server in front.
     Status {
@@ -28,19 +28,19 @@ pub enum Effect {
         headers: BTreeMap<String, String>,
         /// Whether the request takes effect.
         #[serde(default)]
-        work: Work,
+        work: FaultedWork,
     },
     /// Resets the connection (RST) instead of answering.
     Reset {
         /// Whether the request takes effect.
         #[serde(default)]
-        work: Work,
+        work: FaultedWork,
     },
     /// Closes the connection instead of answering.
     Close {
         /// Whether the request takes effect.
         #[serde(default)]
-        work: Work,
+        work: FaultedWork,
     },
     /// Redirects.
     Redirect {
@@ -50,7 +50,7 @@ pub enum Effect {
         to: RedirectTarget,
         /// Whether the request takes effect.
         #[serde(default)]
-        work: Work,
+        work: FaultedWork,
     },
     /// Answers 200 with another body. The request takes effect.
     Body {
@@ -173,7 +173,7 @@ pub enum Effect {
     },
 }
 
-impl Effect {
+impl FaultEffect {
     /// Returns the name in JSON, by which firings are counted.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -210,7 +210,7 @@ impl Effect {
             body: Payload::Error,
             retry_after: None,
             headers: BTreeMap::new(),
-            work: Work::Skipped,
+            work: FaultedWork::Skipped,
         }
     }
 
@@ -274,10 +274,10 @@ mod tests {
         let text = include_str!("every_effect.json");
         let effects: Vec<Value> = serde_json::from_str(text).unwrap();
         for written in &effects {
-            let effect: Effect = serde_json::from_value(written.clone()).unwrap();
+            let effect: FaultEffect = serde_json::from_value(written.clone()).unwrap();
             assert_eq!(written["kind"], effect.kind());
             let again = serde_json::to_value(&effect).unwrap();
-            assert_eq!(serde_json::from_value::<Effect>(again).unwrap(), effect);
+            assert_eq!(serde_json::from_value::<FaultEffect>(again).unwrap(), effect);
         }
         assert_eq!(effects.len(), 23, "an effect is missing from the file");
     }

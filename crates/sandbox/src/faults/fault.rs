@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
+use super::effect::FaultEffect;
 
 /// An effect on the requests that it matches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub struct Fault {
     #[serde(default)]
     pub on: Match,
     /// The effect.
-    pub effect: Effect,
+    pub effect: FaultEffect,
     /// How many matching requests are skipped first.
     #[serde(default)]
     pub skip: u64,
@@ -23,12 +23,12 @@ pub struct Fault {
 
 impl Fault {
     /// Returns a fault for every request to which its effect applies, without a limit.
-    pub fn new(effect: Effect) -> Self {
+    pub fn new(effect: FaultEffect) -> Self {
         Self { on: Match::default(), effect, skip: 0, times: None }
     }
 
     /// Limits the fault to one kind of call.
-    pub fn call(mut self, call: Call) -> Self {
+    pub fn call(mut self, call: FaultedCall) -> Self {
         self.on.call = Some(call);
         self
     }
@@ -71,7 +71,7 @@ pub struct Match {
     /// The start of the path below `/api/v1`, for example `/customers`.
     pub path: Option<String>,
     /// The kind of call.
-    pub call: Option<Call>,
+    pub call: Option<FaultedCall>,
     /// The requested page; 1 for a list without a page.
     pub page: Option<u64>,
 }
@@ -79,7 +79,7 @@ pub struct Match {
 /// The calls of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Call {
+pub enum FaultedCall {
     /// `GET /customers`
     List,
     /// `GET /customers/{id}`
@@ -101,7 +101,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::faults::{Drift, Payload, Region, Work};
+    use crate::faults::{Drift, FaultedWork, Payload, Region};
 
     #[test]
     fn fault_is_read_from_short_json() {
@@ -111,14 +111,17 @@ mod tests {
             "times": 1,
         }))
         .unwrap();
-        let Effect::Status { body, retry_after, work, .. } = &fault.effect else {
+        let FaultEffect::Status { body, retry_after, work, .. } = &fault.effect else {
             panic!("{fault:?}");
         };
-        assert_eq!((body, retry_after.as_deref(), *work), (&Payload::Html, Some("120"), Work::Skipped));
+        assert_eq!(
+            (body, retry_after.as_deref(), *work),
+            (&Payload::Html, Some("120"), FaultedWork::Skipped)
+        );
 
         let drift = json!({"effect": {"kind": "drift", "delete": 2, "place": "coming"}});
         let fault: Fault = serde_json::from_value(drift).unwrap();
-        assert!(matches!(fault.effect, Effect::Drift(Drift { delete: 2, place: Region::Coming, .. })));
+        assert!(matches!(fault.effect, FaultEffect::Drift(Drift { delete: 2, place: Region::Coming, .. })));
 
         for bad in [
             json!({"effect": {"kind": "sneeze"}}),

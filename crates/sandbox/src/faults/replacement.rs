@@ -3,30 +3,30 @@
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::effect::Effect;
-use super::terms::{Payload, RedirectTarget, Work};
-use crate::api::answer::{Answer, JSON};
+use super::effect::FaultEffect;
+use super::terms::{FaultedWork, Payload, RedirectTarget};
+use crate::api::answer::{ApiAnswer, JSON};
 use crate::request::Request;
 
-impl Effect {
+impl FaultEffect {
     /// Returns whether the request takes effect although this replaces its answer.
-    pub(crate) fn work(&self) -> Work {
+    pub(crate) fn work(&self) -> FaultedWork {
         match self {
             Self::Status { work, .. }
             | Self::Reset { work }
             | Self::Close { work }
             | Self::Redirect { work, .. } => *work,
-            _ => Work::Done,
+            _ => FaultedWork::Done,
         }
     }
 
     /// Whether it answers in front of the API, before the key is checked.
     pub(crate) fn stops_in_front(&self) -> bool {
-        self.work() == Work::Skipped && self.server_error().is_none()
+        self.work() == FaultedWork::Skipped && self.server_error().is_none()
     }
 
     /// Returns the answer, if it is an error of the API itself: 500 and above, in JSON.
-    pub(crate) fn server_error(&self) -> Option<Answer> {
+    pub(crate) fn server_error(&self) -> Option<ApiAnswer> {
         match self {
             Self::Status { status: 500.., body, .. } if *body != Payload::Html => self.replacement(None),
             _ => None,
@@ -34,7 +34,7 @@ impl Effect {
     }
 
     /// Returns the answer that replaces any other one.
-    pub(crate) fn replacement(&self, request: Option<&Request>) -> Option<Answer> {
+    pub(crate) fn replacement(&self, request: Option<&Request>) -> Option<ApiAnswer> {
         match self {
             Self::Status { status, body, retry_after, headers, .. } => {
                 let mut answer = body.answer(status_code(*status));
@@ -46,12 +46,14 @@ impl Effect {
             }
             Self::Redirect { status, to, .. } => {
                 let location = request.map(|request| to.location(request)).unwrap_or_default();
-                Some(Answer::html(status_code(*status)).with_header("Location", location))
+                Some(ApiAnswer::html(status_code(*status)).with_header("Location", location))
             }
             Self::Body { body } => Some(body.answer(StatusCode::OK)),
-            Self::HugeBody { .. } | Self::GzipBomb { .. } => {
-                Some(Answer { status: StatusCode::OK, content_type: Some(JSON), ..Answer::no_content() })
-            }
+            Self::HugeBody { .. } | Self::GzipBomb { .. } => Some(ApiAnswer {
+                status: StatusCode::OK,
+                content_type: Some(JSON),
+                ..ApiAnswer::no_content()
+            }),
             _ => None,
         }
     }
@@ -59,14 +61,14 @@ impl Effect {
 
 impl Payload {
     /// Returns an answer with this body.
-    pub(crate) fn answer(&self, status: StatusCode) -> Answer {
-        let with = |content_type, body: Bytes| Answer { status, content_type, headers: Vec::new(), body };
+    pub(crate) fn answer(&self, status: StatusCode) -> ApiAnswer {
+        let with = |content_type, body: Bytes| ApiAnswer { status, content_type, headers: Vec::new(), body };
         match self {
-            Self::Error => Answer::plain_error(status),
-            Self::Code(code) => Answer::error(status, code, "A fault of the sandbox sends this error."),
-            Self::Html => Answer::html(status),
+            Self::Error => ApiAnswer::plain_error(status),
+            Self::Code(code) => ApiAnswer::error(status, code, "A fault of the sandbox sends this error."),
+            Self::Html => ApiAnswer::html(status),
             Self::Empty => with(None, Bytes::new()),
-            Self::Json(value) => Answer::json(status, value),
+            Self::Json(value) => ApiAnswer::json(status, value),
             Self::Text(text) => with(Some(JSON), Bytes::from(text.clone())),
             Self::Bytes(bytes) => with(Some(JSON), Bytes::from(bytes.clone())),
         }
@@ -109,8 +111,8 @@ mod tests {
             (503, Payload::Html, false),
             (429, Payload::Error, false),
         ] {
-            let mut effect = Effect::status(status);
-            if let Effect::Status { body: asked, .. } = &mut effect {
+            let mut effect = FaultEffect::status(status);
+            if let FaultEffect::Status { body: asked, .. } = &mut effect {
                 *asked = body;
             }
             assert_eq!(effect.server_error().is_some(), own, "{effect:?}");

@@ -33,7 +33,7 @@ pub enum Region {
 /// Whether a request takes effect although its answer is lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum FaultedWork {
     /// It does not.
     #[default]
     Skipped,

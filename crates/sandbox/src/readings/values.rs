@@ -184,12 +184,64 @@ reading! {
 }
 
 reading! {
-    /// Whether events are kept.
+    /// Which events are kept for the list of events.
     Events {
-        /// Every change is recorded.
+        /// All.
         Kept,
-        /// The list of events stays empty.
+        /// Those that a webhook subscribes to when they happen.
+        WithWebhook,
+        /// None: the list of events is empty. Webhooks deliver them.
         Dropped,
+    }
+}
+
+/// The answer to requests for events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventAnswers {
+    /// The events.
+    Events,
+    /// 403 by the API.
+    #[serde(rename = "json_403")]
+    Json403,
+    /// 404 by the API.
+    #[serde(rename = "json_404")]
+    Json404,
+    /// 500 by the API.
+    #[serde(rename = "json_500")]
+    Json500,
+    /// 200 with a web page.
+    #[serde(rename = "html_200")]
+    Html200,
+    /// 403 with a page of the firewall.
+    #[serde(rename = "html_403")]
+    Html403,
+    /// None until this reading changes. The connection stays open.
+    Hang,
+}
+
+reading! {
+    /// The `created_at` of an event that lags.
+    EventTime {
+        /// The time of its change, so that it appears behind events that were listed before it.
+        Change,
+        /// The time when it appears in the list.
+        Appearance,
+    }
+}
+
+reading! {
+    /// The `data` of customers' events.
+    EventData {
+        /// The customer after the change, or before a delete.
+        Customer,
+        /// An object with only the customer's id.
+        Id,
+        /// `{}`.
+        Empty,
+        /// A customer with another email, the values of another customer under this id, or another
+        /// customer.
+        Wrong,
     }
 }
 

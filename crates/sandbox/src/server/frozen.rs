@@ -9,24 +9,24 @@ use std::time::Duration;
 use hyper::StatusCode;
 use jiff::Timestamp;
 
-use crate::api::answer::Answer;
-use crate::outcome::Outcome;
+use crate::api::answer::ApiAnswer;
+use crate::outcome::RequestOutcome;
 
 /// The first answers, by their queries.
 #[derive(Debug, Default)]
-pub(crate) struct Frozen {
-    answers: Mutex<HashMap<String, (Answer, Timestamp)>>,
+pub(crate) struct FrozenAnswers {
+    answers: Mutex<HashMap<String, (ApiAnswer, Timestamp)>>,
     latency: Duration,
 }
 
-impl Frozen {
+impl FrozenAnswers {
     /// Returns an empty store. Each answer takes at least `latency`.
     pub(crate) fn new(latency: Duration) -> Self {
         Self { latency, ..Self::default() }
     }
 
     /// Returns the first answer to a list with this query, if there was one.
-    pub(crate) async fn thaw(&self, query: &str) -> Option<Outcome> {
+    pub(crate) async fn thaw(&self, query: &str) -> Option<RequestOutcome> {
         let found = {
             let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             answers.get(query).cloned()
@@ -35,12 +35,12 @@ impl Frozen {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
-        Some(Outcome::plain(answer, date))
+        Some(RequestOutcome::plain(answer, date))
     }
 
     /// Stores an answer, unless it is an error.
-    pub(crate) fn freeze(&self, query: String, outcome: &Outcome) {
-        if let Outcome::Answer { answer, date, .. } = outcome
+    pub(crate) fn freeze(&self, query: String, outcome: &RequestOutcome) {
+        if let RequestOutcome::Answer { answer, date, .. } = outcome
             && answer.status == StatusCode::OK
         {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,12 +9,12 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use super::World;
-use crate::api::answer::Answer;
+use crate::api::answer::ApiAnswer;
 use crate::api::idempotency::Ticket;
 use crate::api::list::imprecise::Draws;
 use crate::api::{self, Context};
-use crate::faults::{Effect, FaultId, Fired, Work, milliseconds};
-use crate::outcome::Outcome;
+use crate::faults::{FaultEffect, FaultId, FaultedWork, Fired, milliseconds};
+use crate::outcome::RequestOutcome;
 use crate::readings::ServerErrors;
 use crate::request::{Request, Route};
 
@@ -38,8 +38,8 @@ impl World {
         let mut holds = Vec::new();
         for fired in &fired {
             match fired.effect {
-                Effect::Delay { ms } => wait += milliseconds(ms),
-                Effect::Hold => holds.push(fired.id),
+                FaultEffect::Delay { ms } => wait += milliseconds(ms),
+                FaultEffect::Hold => holds.push(fired.id),
                 _ => {}
             }
         }
@@ -67,13 +67,13 @@ impl World {
     }
 
     /// Lets a request take effect, if it may, and returns its outcome.
-    pub(crate) fn complete(&mut self, request: &Request, arrival: Arrival) -> Outcome {
+    pub(crate) fn complete(&mut self, request: &Request, arrival: Arrival) -> RequestOutcome {
         let Arrival { number, route, fired, gate, .. } = arrival;
         let answer = match gate {
             Gate::Closed => None,
             Gate::Answered(answer) => Some(answer),
             Gate::Open { account, ticket } => {
-                let skipped = fired.iter().any(|fired| fired.effect.work() == Work::Skipped);
+                let skipped = fired.iter().any(|fired| fired.effect.work() == FaultedWork::Skipped);
                 let done = (!skipped).then(|| self.call(account, request, number, &route, &fired));
                 // The idempotency store sees errors of the API itself, also those of faults.
                 let error = fired.iter().find_map(|fired| fired.effect.server_error());
@@ -84,7 +84,7 @@ impl World {
                 answer
             }
         };
-        let outcome = Outcome::new(answer, request, self.now(), &fired);
+        let outcome = RequestOutcome::new(answer, request, self.now(), &fired);
         if let Some(status) = outcome.status() {
             self.log.answered(number, status.as_u16());
         }
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Stores an answer under its idempotency key.
-    fn keep(&mut self, ticket: &Ticket, answer: &Answer) {
+    fn keep(&mut self, ticket: &Ticket, answer: &ApiAnswer) {
         let error = answer.status >= StatusCode::INTERNAL_SERVER_ERROR;
         if error && self.readings.server_errors == ServerErrors::Forgotten {
             self.idempotency.forget(ticket);
@@ -110,7 +110,7 @@ impl World {
         number: u64,
         route: &Route,
         fired: &[Fired],
-    ) -> Answer {
+    ) -> ApiAnswer {
         let now = self.now();
         self.tick(account);
         let context = Context {
@@ -138,13 +138,21 @@ pub(crate) struct Arrival {
     pub(crate) holds: Vec<FaultId>,
 }
 
+impl Arrival {
+    /// Whether the API runs this request, and it is for events.
+    pub(crate) fn is_for_events(&self) -> bool {
+        let for_events = matches!(self.route, Route::Events | Route::Event(_));
+        for_events && matches!(self.gate, Gate::Open { .. })
+    }
+}
+
 /// Whether a request may take effect.
 #[derive(Debug)]
 enum Gate {
     /// No: a fault in front of the API answers.
     Closed,
     /// No: the request is refused, or answered from the idempotency store.
-    Answered(Answer),
+    Answered(ApiAnswer),
     /// Yes.
     Open { account: usize, ticket: Option<Ticket> },
 }

@@ -3,7 +3,7 @@
 use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::account::{Account, source_value};
+use crate::account::{SandboxAccount, source_value};
 use crate::population::{Card, drawn_email, drawn_note, drawn_plan};
 use crate::random::{self, pick};
 use crate::world::World;
@@ -43,7 +43,7 @@ impl World {
 }
 
 /// Draws an update of a customer.
-fn patch(account: &Account, id: &str, rng: &mut impl Rng) -> Value {
+fn patch(account: &SandboxAccount, id: &str, rng: &mut impl Rng) -> Value {
     match rng.random_range(0..3) {
         0 => json!({"email": drawn_email(rng)}),
         1 => json!({"source": source_value(&Card::drawn(rng))}),

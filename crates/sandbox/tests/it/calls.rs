@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, KeyRefusal, OldKey};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, KeyRefusal, OldKey};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, ask, get, page, sandbox};
@@ -240,7 +240,7 @@ async fn date_header_is_the_time_of_the_sandbox() {
 #[tokio::test]
 async fn date_fault_changes_the_header_and_not_the_clock() {
     let sandbox = sandbox(0).await;
-    let fault = Fault::new(Effect::Date { ahead_s: 1800 }).call(Call::List);
+    let fault = Fault::new(FaultEffect::Date { ahead_s: 1800 }).call(FaultedCall::List);
     sandbox.world().inject(fault);
     assert_eq!(get(&sandbox, "/customers").await.header("date"), Some("Mon, 01 Jun 2026 00:30:00 GMT"));
     assert_eq!(get(&sandbox, "/events").await.header("date"), Some("Mon, 01 Jun 2026 00:00:00 GMT"));

@@ -3,7 +3,9 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Ending, Fault, FaultId, Payload, RedirectTarget, Sandbox, Work};
+use komoju_sandbox::{
+    Ending, Fault, FaultEffect, FaultId, FaultedCall, FaultedWork, Payload, RedirectTarget, Sandbox,
+};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Reply, ask, get, sandbox};
@@ -13,12 +15,12 @@ fn fault(fault: Value) -> Fault {
     serde_json::from_value(fault).unwrap()
 }
 
-fn inject(sandbox: &Sandbox, effect: Effect) -> FaultId {
+fn inject(sandbox: &Sandbox, effect: FaultEffect) -> FaultId {
     sandbox.world().inject(Fault::new(effect).once())
 }
 
 /// Requests one list under a fault, and checks that the fault fired and has ended.
-async fn hit(sandbox: &Sandbox, effect: Effect) -> Reply {
+async fn hit(sandbox: &Sandbox, effect: FaultEffect) -> Reply {
     let kind = effect.kind();
     let id = inject(sandbox, effect);
     let reply = get(sandbox, "/customers?per_page=100").await;
@@ -58,24 +60,24 @@ async fn status_has_any_body_and_headers() {
         assert_eq!(reply.header("x-trace"), Some("7"));
     }
     for status in [204, 400, 404, 418, 500, 501, 502, 503, 504, 599, 999] {
-        assert_eq!(hit(&sandbox(1).await, Effect::status(status)).await.status, status);
+        assert_eq!(hit(&sandbox(1).await, FaultEffect::status(status)).await.status, status);
     }
 }
 
 #[tokio::test]
 async fn status_is_answered_before_the_key_is_checked() {
     let sandbox = sandbox(1).await;
-    inject(&sandbox, Effect::status(503));
+    inject(&sandbox, FaultEffect::status(503));
     let reply = Ask::new("GET", "/api/v1/customers").send(&sandbox).await;
     assert_eq!(reply.status, 503);
 }
 
 #[tokio::test]
 async fn reset_sends_rst_and_the_request_takes_effect_or_not() {
-    for (work, left) in [(Work::Skipped, 1), (Work::Done, 0)] {
+    for (work, left) in [(FaultedWork::Skipped, 1), (FaultedWork::Done, 0)] {
         let sandbox = sandbox(1).await;
         let path = format!("/customers/{}", sandbox.world().ids()[0]);
-        inject(&sandbox, Effect::Reset { work });
+        inject(&sandbox, FaultEffect::Reset { work });
         let reply = ask(&sandbox, "DELETE", &path).send(&sandbox).await;
         assert_eq!((reply.status, reply.end), (0, Some(ErrorKind::ConnectionReset)));
         assert_eq!(sandbox.world().len(), left, "{work:?}");
@@ -84,10 +86,10 @@ async fn reset_sends_rst_and_the_request_takes_effect_or_not() {
 
 #[tokio::test]
 async fn close_is_orderly_and_without_an_answer() {
-    for (work, left) in [(Work::Skipped, 1), (Work::Done, 0)] {
+    for (work, left) in [(FaultedWork::Skipped, 1), (FaultedWork::Done, 0)] {
         let sandbox = sandbox(1).await;
         let path = format!("/customers/{}", sandbox.world().ids()[0]);
-        inject(&sandbox, Effect::Close { work });
+        inject(&sandbox, FaultEffect::Close { work });
         let reply = ask(&sandbox, "DELETE", &path).send(&sandbox).await;
         assert_eq!((reply.status, reply.end, reply.body.len()), (0, None, 0));
         assert_eq!(sandbox.world().len(), left, "{work:?}");
@@ -100,7 +102,7 @@ async fn cut_body_is_shorter_than_its_content_length() {
     let whole = get(&sandbox, "/customers?per_page=100").await;
     for (ending, end) in [(Ending::Close, None), (Ending::Reset, Some(ErrorKind::ConnectionReset))] {
         for (after, arrives) in [(0, 0), (100, 100), (usize::MAX, whole.body.len() - 1)] {
-            let id = inject(&sandbox, Effect::Cut { after, ending });
+            let id = inject(&sandbox, FaultEffect::Cut { after, ending });
             let cut = get(&sandbox, "/customers?per_page=100").await;
             assert_eq!((cut.status, cut.end), (200, end), "{ending:?} after {after}");
             assert_eq!(cut.header("content-length"), Some(whole.body.len().to_string().as_str()));
@@ -115,7 +117,7 @@ async fn dripping_answer_arrives_whole() {
     let sandbox = sandbox(0).await;
     let whole = get(&sandbox, "/customers?per_page=100").await;
     let started = tokio::time::Instant::now();
-    let dripped = hit(&sandbox, Effect::Drip { every_ms: 10, bytes: 20 }).await;
+    let dripped = hit(&sandbox, FaultEffect::Drip { every_ms: 10, bytes: 20 }).await;
     assert_eq!(dripped.json(), whole.json());
     let pieces = whole.body.len().div_ceil(20) as u32;
     assert!(started.elapsed() >= pieces * Duration::from_millis(10));
@@ -125,7 +127,7 @@ async fn dripping_answer_arrives_whole() {
 async fn delay_is_before_the_effect() {
     let sandbox = sandbox(1).await;
     let started = tokio::time::Instant::now();
-    hit(&sandbox, Effect::Delay { ms: 60 }).await;
+    hit(&sandbox, FaultEffect::Delay { ms: 60 }).await;
     assert!(started.elapsed() >= Duration::from_millis(60));
 }
 
@@ -133,7 +135,7 @@ async fn delay_is_before_the_effect() {
 async fn held_request_continues_when_its_fault_is_removed() {
     let sandbox = sandbox(1).await;
     let path = format!("/customers/{}", sandbox.world().ids()[0]);
-    let hold = sandbox.world().inject(Fault::new(Effect::Hold).call(Call::Delete));
+    let hold = sandbox.world().inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Delete));
     let (reply, ()) = tokio::join!(ask(&sandbox, "DELETE", &path).send(&sandbox), async {
         sandbox.until(|world| world.fired(hold) == 1).await;
         assert_eq!(get(&sandbox, &path).await.status, 200, "it is still there");
@@ -155,7 +157,7 @@ async fn redirect_has_any_target() {
         (RedirectTarget::Url("https://example.com/".to_owned()), "https://example.com/".to_owned()),
     ] {
         sandbox.world().clear_faults();
-        let id = inject(&sandbox, Effect::Redirect { status: 307, to, work: Work::Skipped });
+        let id = inject(&sandbox, FaultEffect::Redirect { status: 307, to, work: FaultedWork::Skipped });
         let reply = get(&sandbox, "/customers?per_page=100").await;
         assert_eq!((reply.status, reply.header("location")), (307, Some(location.as_str())));
         assert_eq!(sandbox.world().fired(id), 1);
@@ -172,7 +174,7 @@ async fn replaced_body_of_a_200_has_any_content_and_the_request_takes_effect() {
         (Payload::Bytes(vec![0xFF, 0xFE, 0]), Some(&[0xFF, 0xFE, 0])),
     ] {
         let sandbox = sandbox(0).await;
-        inject(&sandbox, Effect::Body { body });
+        inject(&sandbox, FaultEffect::Body { body });
         let reply = ask(&sandbox, "POST", "/customers").json(&json!({})).send(&sandbox).await;
         assert_eq!(reply.status, 200);
         match expected {
@@ -185,7 +187,7 @@ async fn replaced_body_of_a_200_has_any_content_and_the_request_takes_effect() {
 
 #[tokio::test]
 async fn huge_body_has_its_length_and_begins_like_a_list() {
-    let reply = hit(&sandbox(1).await, Effect::HugeBody { bytes: 3_000_000 }).await;
+    let reply = hit(&sandbox(1).await, FaultEffect::HugeBody { bytes: 3_000_000 }).await;
     assert_eq!((reply.status, reply.body.len()), (200, 3_000_000));
     assert!(reply.text().starts_with(r#"{"resource":"customer_list","#));
     assert!(reply.text().ends_with(' '));
@@ -193,14 +195,14 @@ async fn huge_body_has_its_length_and_begins_like_a_list() {
 
 #[tokio::test]
 async fn gzip_bomb_is_small_when_sent() {
-    let reply = hit(&sandbox(1).await, Effect::GzipBomb { bytes: 100_000_000 }).await;
+    let reply = hit(&sandbox(1).await, FaultEffect::GzipBomb { bytes: 100_000_000 }).await;
     assert_eq!((reply.status, reply.header("content-encoding")), (200, Some("gzip")));
     assert!(reply.body.starts_with(&[0x1F, 0x8B]) && reply.body.len() < 1_000_000, "{}", reply.body.len());
 }
 
 #[tokio::test]
 async fn huge_header_is_in_a_valid_answer() {
-    let reply = hit(&sandbox(1).await, Effect::HugeHeader { bytes: 2_000_000 }).await;
+    let reply = hit(&sandbox(1).await, FaultEffect::HugeHeader { bytes: 2_000_000 }).await;
     assert_eq!(reply.header("x-padding").map(str::len), Some(2_000_000));
     assert_eq!(reply.json()["total"], 1);
 }

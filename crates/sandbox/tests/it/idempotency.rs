@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use komoju_sandbox::readings::ServerErrors;
-use komoju_sandbox::{Call, Effect, Fault, Payload, Sandbox, Work};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, FaultedWork, Payload, Sandbox};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Reply, ask, sandbox};
@@ -33,7 +33,7 @@ async fn first_answer_is_replayed_for_exactly_24_hours() {
 #[tokio::test]
 async fn second_request_is_answered_409_while_the_first_one_runs() {
     let sandbox = sandbox(0).await;
-    let hold = sandbox.world().inject(Fault::new(Effect::Hold).call(Call::Create).once());
+    let hold = sandbox.world().inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create).once());
     let (first, ()) = tokio::join!(created(&sandbox, "k"), async {
         sandbox.until(|world| world.fired(hold) == 1).await;
         assert_eq!(created(&sandbox, "k").await.error().0, 409);
@@ -77,7 +77,7 @@ async fn server_error_is_forgotten_or_stored() {
     for (reading, retried, creates) in [(ServerErrors::Forgotten, 200, 1), (ServerErrors::Stored, 500, 0)] {
         let sandbox = sandbox(0).await;
         sandbox.world().readings_mut().server_errors = reading;
-        sandbox.world().inject(Fault::new(Effect::status(500)).call(Call::Create).once());
+        sandbox.world().inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Create).once());
         assert_eq!(created(&sandbox, "k").await.status, 500);
         assert_eq!(created(&sandbox, "k").await.status, retried, "{reading:?}");
         assert_eq!(sandbox.world().creates(), creates, "{reading:?}");
@@ -101,14 +101,14 @@ async fn declined_card_is_stored_as_a_server_error() {
 #[tokio::test]
 async fn retry_after_a_forgotten_error_creates_a_second_customer() {
     let sandbox = sandbox(0).await;
-    let late = Effect::Status {
+    let late = FaultEffect::Status {
         status: 500,
         body: Payload::Error,
         retry_after: None,
         headers: Default::default(),
-        work: Work::Done,
+        work: FaultedWork::Done,
     };
-    sandbox.world().inject(Fault::new(late).call(Call::Create).once());
+    sandbox.world().inject(Fault::new(late).call(FaultedCall::Create).once());
     assert_eq!(created(&sandbox, "k").await.status, 500);
     assert_eq!(created(&sandbox, "k").await.status, 200);
     assert_eq!(sandbox.world().creates(), 2);
@@ -116,9 +116,11 @@ async fn retry_after_a_forgotten_error_creates_a_second_customer() {
 
 #[tokio::test]
 async fn lost_answer_is_replayed() {
-    for lost in [Effect::Reset { work: Work::Done }, Effect::Close { work: Work::Done }] {
+    for lost in
+        [FaultEffect::Reset { work: FaultedWork::Done }, FaultEffect::Close { work: FaultedWork::Done }]
+    {
         let sandbox = sandbox(0).await;
-        sandbox.world().inject(Fault::new(lost).call(Call::Create).once());
+        sandbox.world().inject(Fault::new(lost).call(FaultedCall::Create).once());
         assert_eq!(created(&sandbox, "k").await.status, 0);
         assert_eq!(sandbox.world().creates(), 1);
         assert_eq!(created(&sandbox, "k").await.json()["id"], sandbox.world().ids()[0]);
@@ -130,11 +132,11 @@ async fn lost_answer_is_replayed() {
 async fn answer_of_the_firewall_is_not_stored() {
     let sandbox = sandbox(0).await;
     sandbox.world().readings_mut().server_errors = ServerErrors::Stored;
-    let mut page = Effect::status(503);
-    if let Effect::Status { body, .. } = &mut page {
+    let mut page = FaultEffect::status(503);
+    if let FaultEffect::Status { body, .. } = &mut page {
         *body = Payload::Html;
     }
-    sandbox.world().inject(Fault::new(page).call(Call::Create).once());
+    sandbox.world().inject(Fault::new(page).call(FaultedCall::Create).once());
     assert_eq!(created(&sandbox, "k").await.status, 503);
     assert_eq!(created(&sandbox, "k").await.status, 200);
 }

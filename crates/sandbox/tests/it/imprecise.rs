@@ -6,7 +6,7 @@ use std::time::Duration;
 use komoju_sandbox::readings::{
     Deleted, DeletedListed, LastPage, ListTimes, Order, PastEnd, Readings, Repeated, Ties, Total,
 };
-use komoju_sandbox::{Drift, Effect, Fault, Region, Sandbox};
+use komoju_sandbox::{Drift, Fault, FaultEffect, Region, Sandbox};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -283,7 +283,7 @@ async fn deleted_customers_are_listed_in_place_with_a_flag() {
 async fn moved_customers_stay_moved_in_a_list_with_deleted_ones() {
     let sandbox = sandbox(20).await;
     let drift = Drift { reorder: 2, place: Region::Coming, ..Drift::default() };
-    sandbox.world().inject(Fault::new(Effect::Drift(drift)).times(2));
+    sandbox.world().inject(Fault::new(FaultEffect::Drift(drift)).times(2));
     page(&sandbox, "").await;
     let moved = ids(&page(&sandbox, "per_page=19").await);
     sandbox.world().readings_mut().deleted_listed = DeletedListed::Flagged;

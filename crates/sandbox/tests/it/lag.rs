@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use komoju_sandbox::readings::{Deleted, Readings};
-use komoju_sandbox::{Drift, Effect, Fault, Region, Sandbox};
+use komoju_sandbox::{Drift, Fault, FaultEffect, Region, Sandbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -158,7 +158,7 @@ async fn every_kind_of_change_lags() {
         200
     );
     let drift = Drift { delete: 2, place: Region::Served, ..Drift::default() };
-    sandbox.world().inject(Fault::new(Effect::Drift(drift)).once());
+    sandbox.world().inject(Fault::new(FaultEffect::Drift(drift)).once());
     assert_eq!(ids(&page(&sandbox, "").await), all, "the drift is after this page");
     assert_eq!(sandbox.world().len(), 2, "it chose among the living");
     assert_eq!((ids(&page(&sandbox, "").await), other().await), (all, 2));

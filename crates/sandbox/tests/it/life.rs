@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, Options, Sandbox};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Options, Sandbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::client::{ask, get, sandbox, sweep};
 async fn stop_closes_connections_and_frees_the_port() {
     let sandbox = sandbox(1).await;
     let address = sandbox.address();
-    sandbox.world().inject(Fault::new(Effect::Hold));
+    sandbox.world().inject(Fault::new(FaultEffect::Hold));
     let mut idle = TcpStream::connect(address).await.unwrap();
     let mut held = TcpStream::connect(address).await.unwrap();
     held.write_all(b"GET /api/v1/customers HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -56,7 +56,7 @@ async fn address_in_use_is_refused_with_what_to_do() {
 #[tokio::test]
 async fn request_takes_effect_after_its_client_has_disconnected() {
     let sandbox = sandbox(0).await;
-    let hold = sandbox.world().inject(Fault::new(Effect::Hold).call(Call::Create));
+    let hold = sandbox.world().inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Create));
     let pending = ask(&sandbox, "POST", "/customers").json(&json!({}));
     tokio::select! {
         _ = pending.send(&sandbox) => panic!("it is held"),

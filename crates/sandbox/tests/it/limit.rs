@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use komoju_sandbox::readings::{RateLimit, Readings, Refused};
-use komoju_sandbox::{Call, Effect, Fault, Sandbox};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Sandbox};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, ask, get, sandbox_with};
@@ -40,7 +40,7 @@ async fn every_call_counts_and_a_refused_one_has_no_effect() {
     let create = || ask(&sandbox, "POST", "/customers").json(&json!({})).header("X-KOMOJU-IDEMPOTENCY", "k");
     assert_eq!(Ask::new("GET", "/api/v1/customers").send(&sandbox).await.status, 401);
     assert_eq!(get(&sandbox, "/nowhere").await.status, 404);
-    let fault = sandbox.world().inject(Fault::new(Effect::status(500)).call(Call::Create));
+    let fault = sandbox.world().inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Create));
     assert_eq!(create().send(&sandbox).await.status, 429);
     assert_eq!(sandbox.world().creates(), 0);
     sandbox.world().clear_faults();

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 
 use komoju_sandbox::readings::Order;
-use komoju_sandbox::{Call, Drift, Echo, Effect, Fault, Readings, Region, Sandbox};
+use komoju_sandbox::{Drift, Echo, Fault, FaultEffect, FaultedCall, Readings, Region, Sandbox};
 use serde_json::{Value, json};
 
 use crate::client::{get, ids, page, sandbox, sandbox_with, sweep};
 
-fn inject(sandbox: &Sandbox, effect: Effect) {
+fn inject(sandbox: &Sandbox, effect: FaultEffect) {
     sandbox.world().inject(Fault::new(effect));
 }
 
-fn effect(effect: Value) -> Effect {
+fn effect(effect: Value) -> FaultEffect {
     serde_json::from_value(effect).unwrap()
 }
 
@@ -34,7 +34,7 @@ async fn same_page_is_answered_for_ever_with_the_requested_or_its_own_number() {
     let first = page(&sandbox, "").await;
     for (echo, number) in [(Echo::Asked, 4), (Echo::Answered, 1)] {
         sandbox.world().clear_faults();
-        inject(&sandbox, Effect::SamePage { page: 1, echo });
+        inject(&sandbox, FaultEffect::SamePage { page: 1, echo });
         let list = get(&sandbox, "/customers?page=4").await.json();
         assert_eq!((&list["data"], &list["page"]), (&json!(first), &json!(number)));
         assert_eq!((&list["total"], &list["last_page"]), (&json!(50), &json!(5)));
@@ -43,7 +43,7 @@ async fn same_page_is_answered_for_ever_with_the_requested_or_its_own_number() {
 
 #[tokio::test]
 async fn short_or_empty_list_is_consistent_and_show_answers_all() {
-    for (cut, left) in [(Effect::ShortList { keep: 12 }, 12usize), (Effect::EmptyList, 0)] {
+    for (cut, left) in [(FaultEffect::ShortList { keep: 12 }, 12usize), (FaultEffect::EmptyList, 0)] {
         let sandbox = sandbox(40).await;
         inject(&sandbox, cut);
         let list = get(&sandbox, "/customers?per_page=5").await.json();
@@ -59,7 +59,7 @@ async fn hidden_customers_are_missing_only_from_lists() {
     let sandbox = sandbox(30).await;
     let all = sandbox.world().ids();
     let named = [all[3].clone(), all[17].clone()];
-    inject(&sandbox, Effect::Hide { ids: named.to_vec(), every: None });
+    inject(&sandbox, FaultEffect::Hide { ids: named.to_vec(), every: None });
     let seen = ids(&sweep(&sandbox, 7).await);
     assert_eq!(seen.len(), 28);
     assert!(named.iter().all(|id| !seen.contains(id)));
@@ -67,7 +67,7 @@ async fn hidden_customers_are_missing_only_from_lists() {
     assert_eq!(get(&sandbox, &format!("/customers/{}", named[0])).await.status, 200);
 
     sandbox.world().clear_faults();
-    inject(&sandbox, Effect::Hide { ids: Vec::new(), every: Some(3) });
+    inject(&sandbox, FaultEffect::Hide { ids: Vec::new(), every: Some(3) });
     let first = ids(&sweep(&sandbox, 7).await);
     assert_eq!(first.len(), 20);
     assert_eq!(ids(&sweep(&sandbox, 10).await), first, "the same ones each time");
@@ -87,8 +87,8 @@ async fn customer_is_twice_on_a_page_with_other_content() {
 async fn any_value_is_inserted_into_a_page() {
     let sandbox = sandbox(5).await;
     let odd: Value = serde_json::from_str(r#"{"id": "../x", "metadata": [], "huge": 1e400}"#).unwrap();
-    inject(&sandbox, Effect::Splice { customer: odd.clone(), at: Some(1) });
-    inject(&sandbox, Effect::Splice { customer: json!(null), at: None });
+    inject(&sandbox, FaultEffect::Splice { customer: odd.clone(), at: Some(1) });
+    inject(&sandbox, FaultEffect::Splice { customer: json!(null), at: None });
     let data = page(&sandbox, "").await;
     assert_eq!((data.len(), &data[1], &data[6]), (7, &odd, &Value::Null));
 }
@@ -97,7 +97,7 @@ async fn any_value_is_inserted_into_a_page() {
 /// many were read twice.
 async fn missed_and_doubled(order: Order, drift: Drift) -> (usize, usize) {
     let sandbox = sandbox_with(40, Readings { order, ..Readings::default() }).await;
-    let fault = sandbox.world().inject(Fault::new(Effect::Drift(drift)).page(1).once());
+    let fault = sandbox.world().inject(Fault::new(FaultEffect::Drift(drift)).page(1).once());
     let before: HashSet<String> = sandbox.world().ids().into_iter().collect();
     let seen = ids(&sweep(&sandbox, 20).await);
     let world = sandbox.world();
@@ -136,7 +136,7 @@ async fn customer_that_moves_between_two_pages_is_missed_or_read_twice() {
 async fn drift_changes_the_given_number_of_customers() {
     let sandbox = sandbox(40).await;
     let drift = Drift { delete: 2, insert: 5, update: 3, place: Region::Coming, ..Drift::default() };
-    sandbox.world().inject(Fault::new(Effect::Drift(drift)).once());
+    sandbox.world().inject(Fault::new(FaultEffect::Drift(drift)).once());
     get(&sandbox, "/customers?per_page=20").await;
     assert_eq!(sandbox.world().len(), 43);
     let events = get(&sandbox, "/events?per_page=100").await.json();
@@ -153,7 +153,7 @@ async fn random_drift_is_the_same_for_the_same_seed() {
     let run = async |seed: u64| {
         let sandbox = sandbox(100).await;
         let drift = json!({"kind": "random_drift", "seed": seed, "delete": 3, "insert": 3, "update": 3, "reorder": 2});
-        sandbox.world().inject(Fault::new(effect(drift)).call(Call::List));
+        sandbox.world().inject(Fault::new(effect(drift)).call(FaultedCall::List));
         let seen = sweep(&sandbox, 10).await;
         (seen, sandbox.world().truth())
     };
@@ -171,7 +171,7 @@ async fn eight_deletes_during_a_sweep_hide_a_customer() {
     let sandbox = sandbox(2_000).await;
     for page in 1..=8 {
         let drift = Drift { delete: 1, ..Drift::default() };
-        sandbox.world().inject(Fault::new(Effect::Drift(drift)).page(page * 9).once());
+        sandbox.world().inject(Fault::new(FaultEffect::Drift(drift)).page(page * 9).once());
     }
     let seen: HashSet<String> = ids(&sweep(&sandbox, 25).await).into_iter().collect();
     let missed = sandbox.world().ids().iter().filter(|id| !seen.contains(*id)).count();

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use komoju_core::Tally;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::writes::Write;
-use komoju_sandbox::{Effect, Fault, Payload, Readings, Repeated};
+use komoju_sandbox::{Fault, FaultEffect, Payload, Readings, Repeated};
 use komoju_sync::tasks::pull::{Planned, PlannedWrite, Report};
 use komoju_testkit::InProcess;
 use rand::rngs::StdRng;
@@ -181,8 +181,10 @@ async fn customer_that_a_list_repeats_is_planned_as_it_is_recorded() {
             known[2].clone(),
         ];
         let body = json!({"resource": "customer_list", "total": 4, "page": 1, "per_page": 100, "last_page": 1, "data": data});
-        harness
-            .inject(Fault::new(Effect::Body { body: Payload::Json(body) }).call(komoju_sandbox::Call::List));
+        harness.inject(
+            Fault::new(FaultEffect::Body { body: Payload::Json(body) })
+                .call(komoju_sandbox::FaultedCall::List),
+        );
         compare(&mut harness, &format!("consistency {consistency}")).await;
     }
 }

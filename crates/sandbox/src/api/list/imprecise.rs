@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use crate::account::{Customers, ListView};
-use crate::api::list::query::Window;
+use crate::api::list::query::PageWindow;
 use crate::random;
 use crate::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
 
@@ -27,6 +27,7 @@ enum Draw {
     Total,
     Ties,
     Repeated,
+    EventTies,
 }
 
 impl Draws {
@@ -40,6 +41,11 @@ impl Draws {
         self.of(Draw::Lag, self.request, 0).random_range(0..100) < readings.lag_percent
     }
 
+    /// Returns the generator for the order of the events of one second.
+    pub(crate) fn event_ties(self, second: i64) -> ChaCha8Rng {
+        self.of(Draw::EventTies, self.request, second as u64)
+    }
+
     /// Returns the generator for one purpose.
     fn of(self, draw: Draw, which: u64, second: u64) -> ChaCha8Rng {
         random::seeded([self.seed, draw as u64, which, second])
@@ -50,7 +56,7 @@ impl Draws {
 pub(crate) fn rows(
     state: &Customers,
     view: &ListView,
-    window: &Window,
+    window: &PageWindow,
     readings: &Readings,
     draws: Draws,
 ) -> Vec<u32> {
@@ -83,7 +89,7 @@ pub(crate) fn rows(
 /// Sets `total` and `last_page` of the envelope.
 pub(crate) fn envelope(
     envelope: &mut Map<String, Value>,
-    window: &Window,
+    window: &PageWindow,
     readings: &Readings,
     draws: Draws,
 ) {

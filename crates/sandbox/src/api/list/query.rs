@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::api::answer::Answer;
+use crate::api::answer::ApiAnswer;
 use crate::population::rfc3339;
 use crate::readings::{Edge, ListTimes, PastEnd, PerPageOver, Readings};
 
@@ -29,8 +29,23 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Reads a query string under these readings.
-    pub(crate) fn parse(query: &str, readings: &Readings) -> Result<Self, Answer> {
+    /// Reads the query string of a list of customers.
+    pub(crate) fn parse(query: &str, readings: &Readings) -> Result<Self, ApiAnswer> {
+        Self::parse_within(query, readings, readings.start_time, readings.end_time)
+    }
+
+    /// Reads the query string of a list of events.
+    pub(crate) fn parse_events(query: &str, readings: &Readings) -> Result<Self, ApiAnswer> {
+        Self::parse_within(query, readings, readings.event_start_time, readings.event_end_time)
+    }
+
+    /// Reads a query string whose bounds of time are inclusive or exclusive.
+    fn parse_within(
+        query: &str,
+        readings: &Readings,
+        start_edge: Edge,
+        end_edge: Edge,
+    ) -> Result<Self, ApiAnswer> {
         let mut parsed = Self {
             page: 1,
             per_page: PER_PAGE,
@@ -52,19 +67,19 @@ impl Query {
         if parsed.per_page > readings.per_page_max {
             match readings.per_page_over {
                 PerPageOver::Clamped => parsed.per_page = readings.per_page_max,
-                PerPageOver::Refused => return Err(Answer::invalid("per_page", "it is too large")),
+                PerPageOver::Refused => return Err(ApiAnswer::invalid("per_page", "it is too large")),
             }
         }
         let start = parsed.start_time.as_deref().map(|text| time("start_time", text)).transpose()?;
         let end = parsed.end_time.as_deref().map(|text| time("end_time", text)).transpose()?;
         if start.is_some() || end.is_some() {
-            // A customer is created at a whole second. `from` is the first second that is listed,
-            // and `to` the first one that is not.
-            let from = start.map_or(i64::MIN, |start| match readings.start_time {
+            // Customers and events are created at a whole second. `from` is the first second that is
+            // listed, and `to` the first one that is not.
+            let from = start.map_or(i64::MIN, |start| match start_edge {
                 Edge::Inclusive => round_up(start),
                 Edge::Exclusive => round_down(start) + 1,
             });
-            let to = end.map_or(i64::MAX, |end| match readings.end_time {
+            let to = end.map_or(i64::MAX, |end| match end_edge {
                 Edge::Inclusive => round_down(end) + 1,
                 Edge::Exclusive => round_up(end),
             });
@@ -81,19 +96,19 @@ impl Query {
     }
 
     /// Returns the page that this query selects of `total` items.
-    pub(crate) fn window(&self, total: usize, readings: &Readings) -> Result<Window, Answer> {
+    pub(crate) fn window(&self, total: usize, readings: &Readings) -> Result<PageWindow, ApiAnswer> {
         let last_page = (total as u64).div_ceil(self.per_page);
         let mut page = self.page;
         if page > last_page.max(1) {
             match readings.past_end {
                 PastEnd::Empty => {}
-                PastEnd::NotFound => return Err(Answer::not_found("There is no such page.")),
+                PastEnd::NotFound => return Err(ApiAnswer::not_found("There is no such page.")),
                 PastEnd::LastPage => page = last_page.max(1),
             }
         }
         let start = (page - 1).saturating_mul(self.per_page);
         let within = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(total);
-        Ok(Window {
+        Ok(PageWindow {
             positions: within(start)..within(start.saturating_add(self.per_page)),
             page,
             per_page: self.per_page,
@@ -105,7 +120,7 @@ impl Query {
 
 /// The positions of one page, and the numbers of its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Window {
+pub(crate) struct PageWindow {
     pub(crate) positions: Range<usize>,
     pub(crate) page: u64,
     pub(crate) per_page: u64,
@@ -115,18 +130,18 @@ pub(crate) struct Window {
 
 /// The answer to a list before it is serialised. Faults change it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Page {
+pub(crate) struct ListPage {
     #[serde(flatten)]
     pub(crate) envelope: Map<String, Value>,
     pub(crate) data: Vec<Box<RawValue>>,
 }
 
-impl Page {
+impl ListPage {
     /// Returns a page with an exact envelope.
     pub(crate) fn new(
         resource: &str,
         query: &Query,
-        window: &Window,
+        window: &PageWindow,
         data: Vec<Box<RawValue>>,
         times: (ListTimes, Timestamp),
     ) -> Self {
@@ -154,32 +169,32 @@ impl Page {
     }
 
     /// Returns the page as an answer.
-    pub(crate) fn answer(&self) -> Answer {
-        Answer::json(StatusCode::OK, self)
+    pub(crate) fn answer(&self) -> ApiAnswer {
+        ApiAnswer::json(StatusCode::OK, self)
     }
 }
 
 /// Reads a positive number.
-fn positive(name: &str, value: &str) -> Result<u64, Answer> {
+fn positive(name: &str, value: &str) -> Result<u64, ApiAnswer> {
     match value.parse() {
         Ok(number @ 1..) => Ok(number),
-        _ => Err(Answer::invalid(name, "it is not a positive whole number")),
+        _ => Err(ApiAnswer::invalid(name, "it is not a positive whole number")),
     }
 }
 
 /// Reads `MMYY` into month and year.
-fn expiration(text: &str) -> Result<(u64, u64), Answer> {
+fn expiration(text: &str) -> Result<(u64, u64), ApiAnswer> {
     let digits = text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse::<u64>().ok() } else { None };
     match number.map(|number| (number / 100, 2000 + number % 100)) {
         Some((month @ 1..=12, year)) => Ok((month, year)),
-        _ => Err(Answer::invalid("expiration", "it is not a month and a year such as 0130")),
+        _ => Err(ApiAnswer::invalid("expiration", "it is not a month and a year such as 0130")),
     }
 }
 
 /// Reads a time: RFC 3339, a date alone, or the form of the Ruby SDK (`2026-01-02 03:04:05 UTC` or
 /// `… +0900`).
-fn time(name: &str, text: &str) -> Result<Timestamp, Answer> {
+fn time(name: &str, text: &str) -> Result<Timestamp, ApiAnswer> {
     let date = || format!("{text}T00:00:00Z");
     let ruby = || {
         let (local, zone) = text.rsplit_once(' ')?;
@@ -190,7 +205,7 @@ fn time(name: &str, text: &str) -> Result<Timestamp, Answer> {
         .ok()
         .or_else(|| ruby()?.parse().ok())
         .or_else(|| date().parse().ok())
-        .ok_or_else(|| Answer::invalid(name, "it is not a time such as 2026-01-02T03:04:05Z"))
+        .ok_or_else(|| ApiAnswer::invalid(name, "it is not a time such as 2026-01-02T03:04:05Z"))
 }
 
 /// Returns the whole second at or before a time.
