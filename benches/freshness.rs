@@ -190,7 +190,8 @@ fn latencies(directory: &Path, changes: &[Change]) -> Vec<(Kind, f64)> {
         })
         .unwrap_or_default();
     let latency = |change: &Change| {
-        let at: Timestamp = logged.get(&(change.customer.clone(), change.kind.word().to_owned()))?.parse().ok()?;
+        let at: Timestamp =
+            logged.get(&(change.customer.clone(), change.kind.word().to_owned()))?.parse().ok()?;
         Some((change.kind, at.duration_since(change.at).as_secs_f64().max(0.0)))
     };
     changes.iter().filter_map(latency).collect()
@@ -222,7 +223,10 @@ fn report(plan: &Plan, directory: &Path, changes: &[Change], settled: bool) {
     };
     line("all", found.iter().map(|(_, seconds)| *seconds).collect());
     for kind in Kind::ALL {
-        line(kind.word(), found.iter().filter(|(found, _)| *found == kind).map(|(_, seconds)| *seconds).collect());
+        line(
+            kind.word(),
+            found.iter().filter(|(found, _)| *found == kind).map(|(_, seconds)| *seconds).collect(),
+        );
     }
 }
 

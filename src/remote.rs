@@ -48,7 +48,7 @@ pub trait EventRemote: Remote {
     fn events(&self, query: PageQuery) -> impl Future<Output = Result<EventPage, RemoteError>> + Send;
 
     /// Requests one customer that an event names: as [`Remote::show`], but in the turn of the
-    /// events.
+    /// hints.
     fn show_hinted(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;
 }
 

@@ -80,7 +80,7 @@ impl TailMemory {
 
     fn depth(&self, now: Duration) -> Depth {
         let is_due = self.whole_overlap_at.is_none_or(|at| now.saturating_sub(at) >= WHOLE_OVERLAP_EVERY);
-        if is_due { Depth::WholeOverlap } else { Depth::FirstKnownPage }
+        if is_due { Depth::WholeOverlap } else { Depth::FirstKnownEvent }
     }
 }
 
@@ -142,11 +142,13 @@ impl<R: EventRemote> EventTail<R> {
             let read = self.request(PageQuery { page, per_page, created_from: Some(from) }).await?;
             cursor = tail::cursor(cursor, read.newest, self.server_now());
             let (events, per_page, newest) = (read.len(), read.per_page, read.newest);
+            let about_customers = read.events.len() as u64;
             let taken = self.store_page(read).await?;
             report.new += taken.new;
             report.hinted += taken.hinted;
             report.needs_sweep |= taken.dropped > 0;
-            match walk.next(EventsPageFacts { events, per_page, new: taken.new, newest }) {
+            let known = about_customers.saturating_sub(taken.new);
+            match walk.next(EventsPageFacts { events, per_page, new: taken.new, known, newest }) {
                 TailStep::Read(next) => page = next,
                 TailStep::Done => break,
                 TailStep::Gap => {

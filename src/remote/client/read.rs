@@ -46,7 +46,7 @@ impl EventRemote for Http {
     }
 
     async fn show_hinted(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
-        self.shown(id, Share::Event).await
+        self.shown(id, Share::Hint).await
     }
 }
 

@@ -36,7 +36,7 @@ use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Customer, CustomerId, Origin, PassKind};
 
 /// AT_ONCE controls how many hinted customers are requested before their 404s are checked.
-const AT_ONCE: u32 = 8;
+const AT_ONCE: u32 = 16;
 
 /// AFTER_NO_ANSWER controls how long hints wait where the account cannot be checked, or the key is
 /// refused.
@@ -108,17 +108,25 @@ impl<R: EventRemote> Pull<R> {
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
 
-    /// Requests these customers and applies the answers, as they arrive.
+    /// Requests these customers and applies the answers, as they arrive. A customer of the mirror
+    /// that answers is a canary for the 404s that were requested before it.
     async fn read_batch(&self, due: Vec<DueHint>) -> Result<(), Failure> {
         let at_once = self.settings.max_concurrent_requests.div_ceil(2).max(1);
         let answers = futures_util::stream::iter(due).map(|hint| self.request_hinted(hint));
         let mut answers = std::pin::pin!(answers.buffer_unordered(at_once));
-        let mut suspects = Suspects::new();
+        let (mut suspects, mut canary) = (Suspects::new(), None);
         while let Some(answered) = answers.next().await {
-            self.apply_hinted(answered?, &mut suspects).await?;
+            let answered = answered?;
+            if answered.hint.seq > 0 && matches!(answered.found, Found::Alive(_)) {
+                canary = canary.max(Some((answered.requested_at, self.clock.elapsed())));
+            }
+            self.apply_hinted(answered, &mut suspects).await?;
         }
         if !suspects.is_empty() {
-            self.settle_suspects(suspects).await?;
+            let is_newer =
+                |requested_at| suspects.values().all(|suspect| suspect.requested_at <= requested_at);
+            let canary = canary.filter(|(requested_at, _)| is_newer(*requested_at));
+            self.settle_suspects(suspects, canary.map(|(_, answered_at)| answered_at)).await?;
         }
         self.pause_if_many_are_missing().await
     }
@@ -219,7 +227,13 @@ impl<R: EventRemote> Pull<R> {
     }
 
     /// Finds out which suspects are proven to be deleted, records those, and holds the others.
-    async fn settle_suspects(&self, suspects: Suspects) -> Result<(), Failure> {
+    /// `canary_at` is when a customer that was requested after all suspects has answered, by the
+    /// steady clock.
+    async fn settle_suspects(
+        &self,
+        suspects: Suspects,
+        mut canary_at: Option<Duration>,
+    ) -> Result<(), Failure> {
         let suspects = Arc::new(suspects);
         let rows: Vec<i64> = suspects.keys().copied().collect();
         let (policy, limit, room) = self.deletion_limits().await?;
@@ -239,8 +253,11 @@ impl<R: EventRemote> Pull<R> {
                     check.answered(requested_at, LookupAnswer::Gone);
                 }
                 Step::Canary(id) => {
-                    let exists = matches!(self.look_up_hinted(&id).await?, Found::Alive(_));
-                    check.canary_answered(exists.then(|| self.clock.elapsed()));
+                    let answered_at = match canary_at.take() {
+                        Some(at) => Some(at),
+                        None => self.request_canary(&id).await?,
+                    };
+                    check.canary_answered(answered_at);
                 }
                 Step::Record { rows, room } => {
                     let (deleted, excess) = self.record_hinted(&suspects, rows, room).await?;
@@ -251,6 +268,12 @@ impl<R: EventRemote> Pull<R> {
             }
         };
         self.hold_hinted(&suspects, findings).await
+    }
+
+    /// Requests a canary; returns when it answered, by the steady clock, if it did.
+    async fn request_canary(&self, id: &CustomerId) -> Result<Option<Duration>, Failure> {
+        let exists = matches!(self.look_up_hinted(id).await?, Found::Alive(_));
+        Ok(exists.then(|| self.clock.elapsed()))
     }
 
     /// Returns what may be recorded: the policy, a sweep's limit, and how much of it is left since

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Attention, Waiting, Wipe};
 use crate::PassKind;
-use crate::words::{count, duration};
+use crate::words::{count, duration, grouped};
 
 impl Attention {
     /// A short form for one line that names many conditions; `None` where such a line leaves it
@@ -67,9 +67,9 @@ impl fmt::Display for Attention {
             Self::HintsPaused { until, reason } => write!(f, "not followed until {until}: {reason}"),
             Self::PushesUnreported { pushes } => write!(
                 f,
-                "none of {} of the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* \
+                "none of {} in the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* \
                  (docs/operations.md)",
-                count(*pushes, "push of ours")
+                pushes_of(*pushes)
             ),
             Self::SpoolBlocked(why) => write!(f, "no file is taken: {why}"),
             Self::StuckFile { name, why } => write!(f, "{name} in outbound.spool_dir: it {why}"),
@@ -239,4 +239,9 @@ impl fmt::Display for Wipe {
             ),
         }
     }
+}
+
+/// Names a number of pushes: the plural of "push" is irregular.
+fn pushes_of(n: u64) -> String {
+    if n == 1 { "1 push".to_owned() } else { format!("{} pushes", grouped(n)) }
 }

@@ -21,8 +21,8 @@ pub const QUIET_AFTER: Duration = Duration::from_secs(600);
 /// How far the overlap is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// To the first page without a new event.
-    FirstKnownPage,
+    /// To the first page with a known event.
+    FirstKnownEvent,
     /// To its end: an event may have appeared late behind known ones.
     WholeOverlap,
 }
@@ -36,6 +36,8 @@ pub struct EventsPageFacts {
     pub per_page: Option<u64>,
     /// How many of them were not read before.
     pub new: u64,
+    /// How many of them were read before.
+    pub known: u64,
     /// The newest time on the page; `None` where no time can be read.
     pub newest: Option<Timestamp>,
 }
@@ -71,7 +73,7 @@ impl TailWalk {
         let full = facts.per_page.map_or(self.per_page.into(), |said| said.min(self.per_page.into()));
         let is_short = facts.events < full.max(1);
         let is_old = facts.newest.is_some_and(|newest| newest < self.from);
-        let is_known = self.depth == Depth::FirstKnownPage && facts.new == 0;
+        let is_known = self.depth == Depth::FirstKnownEvent && facts.known > 0;
         if is_short || is_old || is_known {
             return TailStep::Done;
         }
@@ -105,7 +107,8 @@ mod tests {
     }
 
     fn page(events: u64, new: u64, newest: i64) -> EventsPageFacts {
-        EventsPageFacts { events, per_page: Some(100), new, newest: Some(at(newest)) }
+        let known = events - new;
+        EventsPageFacts { events, per_page: Some(100), new, known, newest: Some(at(newest)) }
     }
 
     fn walk(depth: Depth) -> TailWalk {
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn short_empty_or_old_page_ends_the_reading() {
-        for depth in [Depth::FirstKnownPage, Depth::WholeOverlap] {
+        for depth in [Depth::FirstKnownEvent, Depth::WholeOverlap] {
             assert_eq!(walk(depth).next(page(99, 99, 2000)), TailStep::Done, "short");
             assert_eq!(walk(depth).next(page(0, 0, 2000)), TailStep::Done, "empty");
             assert_eq!(walk(depth).next(page(100, 100, 999)), TailStep::Done, "older than the overlap");
@@ -132,23 +135,26 @@ mod tests {
         );
         assert_eq!(walk(Depth::WholeOverlap).next(facts(Some(1000))), TailStep::Done);
         assert_eq!(walk(Depth::WholeOverlap).next(facts(None)), TailStep::Done);
-        let empty = EventsPageFacts { events: 0, per_page: Some(0), new: 0, newest: None };
+        let empty = EventsPageFacts { per_page: Some(0), newest: None, ..page(0, 0, 0) };
         assert_eq!(walk(Depth::WholeOverlap).next(empty), TailStep::Done, "an answer that says 0");
     }
 
     #[test]
-    fn known_page_ends_only_the_short_reading() {
-        assert_eq!(walk(Depth::FirstKnownPage).next(page(100, 0, 2000)), TailStep::Done);
+    fn known_event_ends_only_the_short_reading() {
+        assert_eq!(walk(Depth::FirstKnownEvent).next(page(100, 99, 2000)), TailStep::Done);
+        assert_eq!(walk(Depth::FirstKnownEvent).next(page(100, 100, 2000)), TailStep::Read(2));
         assert_eq!(walk(Depth::WholeOverlap).next(page(100, 0, 2000)), TailStep::Read(2));
     }
 
     #[test]
     fn twentieth_page_with_new_events_is_a_gap() {
-        let mut walk = walk(Depth::FirstKnownPage);
-        for n in 2..=MOST_PAGES {
-            assert_eq!(walk.next(page(100, 1, 2000)), TailStep::Read(n));
+        for (depth, new) in [(Depth::FirstKnownEvent, 100), (Depth::WholeOverlap, 1)] {
+            let mut walk = walk(depth);
+            for n in 2..=MOST_PAGES {
+                assert_eq!(walk.next(page(100, new, 2000)), TailStep::Read(n));
+            }
+            assert_eq!(walk.next(page(100, new, 2000)), TailStep::Gap);
         }
-        assert_eq!(walk.next(page(100, 1, 2000)), TailStep::Gap);
     }
 
     #[test]
