@@ -10,6 +10,7 @@ mod cadence;
 mod error;
 mod follow;
 pub mod http;
+pub mod listen;
 mod pass_loop;
 mod place;
 mod reload;

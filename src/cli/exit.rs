@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::daemon::AppError;
-use crate::daemon::http::BindError;
+use crate::daemon::listen::BindError;
 use crate::remote::client::SetupError;
 use crate::secret::KeyError;
 use crate::store::{StoreError, can_pass};

@@ -1,4 +1,6 @@
-//! The listening socket for health and metrics: an IP address, or a Unix socket.
+//! Listening sockets, an IP address or a Unix socket, and the limits of a connection.
+
+pub(super) mod connection;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,10 +17,12 @@ use crate::config::Listen;
 /// SOCKET_MODE controls which users can connect to a socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
-/// `http.listen` cannot be used.
+/// An address cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("http.listen = \"{listen}\": {why}")]
+#[error("{key} = \"{listen}\": {why}")]
 pub struct BindError {
+    /// The key of the configuration that names the address.
+    key: &'static str,
     listen: Listen,
     why: String,
     may_pass: bool,
@@ -41,13 +45,13 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Binds the configured address.
-    pub(super) fn bind(listen: &Listen) -> Result<Self, BindError> {
+    /// Binds the address that `key` of the configuration names.
+    pub(super) fn bind(key: &'static str, listen: &Listen) -> Result<Self, BindError> {
         let socket = match listen {
             Listen::Tcp(address) => tcp(*address),
             Listen::Unix(path) => unix(path),
         };
-        socket.map_err(|Refusal { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
+        socket.map_err(|Refusal { why, may_pass }| BindError { key, listen: listen.clone(), why, may_pass })
     }
 
     /// Returns the bound address, as a client writes it.
@@ -92,13 +96,7 @@ fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     };
     let may_pass = |e: &io::Error| matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
     let refused = |e: io::Error| Refusal { may_pass: may_pass(&e), why: explained(address, &e) };
-    let listener = bound().map_err(refused)?;
-    if !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            "http.listen = \"{address}\": any client that reaches this address can read health and metrics without a password"
-        );
-    }
-    Ok(Socket::Tcp(listener))
+    Ok(Socket::Tcp(bound().map_err(refused)?))
 }
 
 /// Returns what is wrong with an IP address, and what to do.
