@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Receiver, SECRET, event, sign};
 use komoju_testkit::eventually;
 
-/// Promises: invariant 18; key webhook.listen; key webhook.secret_file
+/// Promises: key webhook.listen; key webhook.secret_file
 #[test]
 fn signed_event_requests_its_customer_and_nothing_else() {
     let receiver = Receiver::start();
