@@ -10,6 +10,7 @@ mod cadence;
 mod error;
 mod follow;
 pub mod http;
+pub mod listen;
 mod pass_loop;
 mod place;
 mod reload;
@@ -18,6 +19,7 @@ pub mod status;
 mod systemd;
 mod trouble;
 mod wake;
+pub mod webhook;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -34,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::alerts::Alerts;
 use crate::daemon::status::{Status, StatusRequest};
+use crate::daemon::webhook::{HintSink, WorkInUse};
 use crate::heartbeat::{Health, Heartbeat};
 use crate::remote::Http;
 use crate::secret::SecretKey;
@@ -98,6 +101,8 @@ pub struct App {
     instance: Arc<Instance>,
     /// Why the database cannot be used now, if it cannot.
     trouble: watch::Sender<Option<Trouble>>,
+    /// The parts that webhooks use, for [`App::hint_sink`].
+    work_in_use: watch::Sender<WorkInUse>,
 }
 
 impl App {
@@ -209,6 +214,10 @@ impl App {
             health: watch::Sender::new((Duration::ZERO, None)),
             first_pass: Notify::new(),
             trouble: watch::Sender::new(None),
+            work_in_use: watch::Sender::new(WorkInUse {
+                signals: Arc::clone(&signals),
+                remote: Arc::clone(&remote),
+            }),
             store,
             remote,
             pull,
@@ -247,6 +256,12 @@ impl App {
     /// Returns whether the loops of [`App::run`] make progress.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// Returns where webhooks store their hints, also after the key has changed.
+    pub fn hint_sink(&self) -> HintSink {
+        let (store, instance) = (Arc::clone(&self.store), Arc::clone(&self.instance));
+        HintSink::new(store, instance, self.work_in_use.subscribe(), self.clock())
     }
 
     /// Runs one pass. Returns none for a probe before the first complete sweep, which has nothing

@@ -90,6 +90,7 @@ metrics! {
     ATTEMPTS = "komoju_sync_attempts_total", MetricKind::Counter, "Attempts at intents, by the state that they led to.";
     SPOOL_FILES = "komoju_sync_spool_files", MetricKind::Gauge, "Files in outbound.spool_dir: those that wait to be taken and those that were rejected, each counted up to 10000.";
     ALERT_RUNS = "komoju_sync_alert_runs_total", MetricKind::Counter, "Runs of alerts.command, by how they ended.";
+    WEBHOOKS = "komoju_sync_webhooks_total", MetricKind::Counter, "Requests at webhook.listen with the right path and method, by result.";
     DATABASE_SIZE = "komoju_sync_database_size_bytes", MetricKind::Gauge, "Size of the database without its WAL.";
     WAL_SIZE = "komoju_sync_wal_size_bytes", MetricKind::Gauge, "Size of the database's WAL.";
     DISK_FREE = "komoju_sync_database_disk_free_bytes", MetricKind::Gauge, "Free bytes for the service's user on the file system of the database.";
@@ -113,6 +114,34 @@ pub const ANSWERS: [&str; 9] = [
 
 /// The values of the label `outcome` of [`ALERT_RUNS`].
 const ALERT_ENDS: [&str; 2] = ["told", "failed"];
+
+/// The result of a request at `webhook.listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// An event about a customer; its hint is stored, or was stored before.
+    Received,
+    /// A body that nothing follows from: a ping, an event of another type, or no event.
+    Ignored,
+    /// Its signature is missing or wrong.
+    Refused,
+    /// It was answered 503.
+    Busy,
+}
+
+impl WebhookResult {
+    /// All results.
+    const ALL: [Self; 4] = [Self::Received, Self::Ignored, Self::Refused, Self::Busy];
+
+    /// Returns the value of the label `result`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Ignored => "ignored",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+        }
+    }
+}
 
 /// The origins of changes that this process records.
 const ORIGINS: [Origin; 4] = [Origin::Sweep, Origin::Probe, Origin::Lookup, Origin::Intent];
@@ -167,6 +196,11 @@ pub fn attempt(led_to: State) {
 pub fn alert_run(is_success: bool) {
     let [told, failed] = ALERT_ENDS;
     counter!(ALERT_RUNS, "outcome" => if is_success { told } else { failed }).increment(1);
+}
+
+/// Counts a request at `webhook.listen`.
+pub fn webhook(result: WebhookResult) {
+    counter!(WEBHOOKS, "result" => result.word()).increment(1);
 }
 
 /// Sets a gauge without labels.
@@ -259,6 +293,9 @@ fn begin_at_zero() {
     }
     for state in AFTER_ATTEMPT {
         counter!(ATTEMPTS, "state" => state.word()).increment(0);
+    }
+    for result in WebhookResult::ALL {
+        counter!(WEBHOOKS, "result" => result.word()).increment(0);
     }
     for end in ALERT_ENDS {
         counter!(ALERT_RUNS, "outcome" => end).increment(0);

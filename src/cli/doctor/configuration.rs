@@ -76,10 +76,9 @@ fn classify_mode(path: &Path, file: &Owned, config: &Config, users: &Users) -> V
 }
 
 fn classify_listen(listen: &Listen) -> Option<Finding> {
-    let Listen::Tcp(address) = listen else { return None };
-    let finding = format!("http.listen = {address} can be reached from other machines");
+    let finding = format!("http.listen = {listen} can be reached from other machines");
     let advice = "there is no password: listen at 127.0.0.1, or see that only those who may reach it do";
-    (!address.ip().is_loopback()).then(|| Finding::warn("http", finding, advice))
+    listen.is_public().then(|| Finding::warn("http", finding, advice))
 }
 
 #[cfg(test)]
