@@ -5,7 +5,8 @@
 //! - All problems are reported at once ([`ConfigError::Invalid`]), each with its line, a caret and
 //!   what is allowed. An unknown key is a problem, because it is a misspelt one.
 //! - The file, the errors about it and [`Config::render`] contain no secret. The key is found by
-//!   [`SecretKey::find`](crate::secret::SecretKey::find).
+//!   [`SecretKey::find`](crate::secret::SecretKey::find), the webhook's secret by
+//!   [`WebhookSecret::find`](crate::secret::WebhookSecret::find).
 //! - The table in `keys` is the only list of keys. Tests compare it with `config.example.toml`.
 //!
 //! Rejected: environment variables that override keys (the file would no longer show what is in
@@ -34,7 +35,7 @@ use names::Key;
 
 pub use cron::{Cadence, CadenceError};
 pub use error::{ConfigError, Problem};
-pub use keys::{Alerts, Api, Config, Database, Http, Inbound, Log, Outbound, RateLimit};
+pub use keys::{Alerts, Api, Config, Database, Http, Inbound, Log, Outbound, RateLimit, Webhook};
 pub use types::{Format, Listen, Proxy};
 
 /// MOST_BYTES controls how many bytes a file may have. It is ten times the commented example.
@@ -90,6 +91,14 @@ fn check_combinations(config: &Config, file: &mut Document<'_>) {
             [Key::new("database", "path"), Key::new("outbound", "spool_dir")],
             Wrong::new("the database must not be in the spool directory")
                 .help("every member of the group may replace files there"),
+        );
+    }
+    if config.webhook.listen.as_ref().is_some_and(Listen::is_public) && !config.webhook.allow_public {
+        let listen = Key::new("webhook", "listen");
+        file.complain_at_last(
+            [listen, listen],
+            Wrong::new("other machines can reach this address")
+                .help("listen at 127.0.0.1 behind a proxy with TLS, or set webhook.allow_public = true"),
         );
     }
     if config.api.proxy.is_some() && config.api.base_url.scheme() == "http" {

@@ -8,7 +8,9 @@
 pub mod alerts;
 mod cadence;
 mod error;
+mod follow;
 pub mod http;
+pub mod listen;
 mod pass_loop;
 mod place;
 mod reload;
@@ -17,6 +19,7 @@ pub mod status;
 mod systemd;
 mod trouble;
 mod wake;
+pub mod webhook;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -26,13 +29,14 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use setup::{StoredPace, pull_settings, push_settings};
+use setup::{StoredPace, pull_settings, push_settings, tail_settings};
 use trouble::Trouble;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::alerts::Alerts;
 use crate::daemon::status::{Status, StatusRequest};
+use crate::daemon::webhook::{HintSink, WorkInUse};
 use crate::heartbeat::{Health, Heartbeat};
 use crate::remote::Http;
 use crate::secret::SecretKey;
@@ -41,6 +45,7 @@ use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError};
 use crate::tasks::InFlightPushes;
+use crate::tasks::events::EventTail;
 use crate::tasks::pull::{PassProgress, Pull, Report};
 use crate::tasks::push::{DrainSummary, Pusher, Signals};
 use crate::tasks::spool::{ScanSummary, Spool, SpoolSettings};
@@ -53,6 +58,15 @@ pub use systemd::notify_waiting;
 /// all of them.
 const MOST_STATUS_REQUESTS: usize = 64;
 
+/// The loops that must make progress, as messages name them.
+const LOOPS: [&str; 5] = [
+    "reading KOMOJU's customers",
+    "pushing intents",
+    "taking files",
+    "reading events",
+    "requesting customers that events name",
+];
+
 /// Everything that works on one database with one key, ready to run passes.
 pub struct App {
     store: Arc<Store>,
@@ -60,6 +74,8 @@ pub struct App {
     request_timeout: Duration,
     pull: Pull<Http>,
     pusher: Pusher<Http>,
+    /// Reads the event list; none where `events.enabled` is false.
+    tail: Option<EventTail<Http>>,
     spool: Spool,
     spool_dir: PathBuf,
     signals: Arc<Signals>,
@@ -69,8 +85,9 @@ pub struct App {
     health: watch::Sender<Health>,
     /// Notified when the first pass has ended, however it ended.
     first_pass: Notify,
-    /// The heartbeats of the loops that read the remote, push to it, and take files.
-    heartbeats: [Arc<Heartbeat>; 3],
+    /// The heartbeats of the loops that read the remote, push to it, take files, read events, and
+    /// request the customers that events name.
+    heartbeats: [Arc<Heartbeat>; 5],
     alerts: Option<Alerts>,
     database: PathBuf,
     /// The clock of all parts.
@@ -84,6 +101,8 @@ pub struct App {
     instance: Arc<Instance>,
     /// Why the database cannot be used now, if it cannot.
     trouble: watch::Sender<Option<Trouble>>,
+    /// The parts that webhooks use, for [`App::hint_sink`].
+    work_in_use: watch::Sender<WorkInUse>,
 }
 
 impl App {
@@ -178,7 +197,16 @@ impl App {
         Ok(Self {
             spool: Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings),
             alerts: Alerts::new(config, Arc::clone(&store), &key, Arc::clone(&clock), round.clone()),
-            heartbeats: ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Heartbeat::of),
+            tail: tail_settings(config).map(|settings| {
+                EventTail::new(
+                    Arc::clone(&store),
+                    Arc::clone(&remote),
+                    Arc::clone(&clock),
+                    settings,
+                    round.clone(),
+                )
+            }),
+            heartbeats: LOOPS.map(Heartbeat::of),
             request_timeout: config.api.request_timeout(),
             database: store.path().to_owned(),
             statuses: watch::Sender::new(None),
@@ -186,6 +214,10 @@ impl App {
             health: watch::Sender::new((Duration::ZERO, None)),
             first_pass: Notify::new(),
             trouble: watch::Sender::new(None),
+            work_in_use: watch::Sender::new(WorkInUse {
+                signals: Arc::clone(&signals),
+                remote: Arc::clone(&remote),
+            }),
             store,
             remote,
             pull,
@@ -224,6 +256,12 @@ impl App {
     /// Returns whether the loops of [`App::run`] make progress.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// Returns where webhooks store their hints, also after the key has changed.
+    pub fn hint_sink(&self) -> HintSink {
+        let (store, instance) = (Arc::clone(&self.store), Arc::clone(&self.instance));
+        HintSink::new(store, instance, self.work_in_use.subscribe(), self.clock())
     }
 
     /// Runs one pass. Returns none for a probe before the first complete sweep, which has nothing
@@ -311,11 +349,13 @@ impl App {
             std::future::pending::<Infallible>().await
         };
         let work = async {
-            let [pulling, pushing, files] = &self.heartbeats;
+            let [pulling, pushing, files, events, hints] = &self.heartbeats;
             tokio::try_join!(
                 pulling.drive(self.run_passes(&sweep_due, &probe_due)),
                 pushing.drive(self.push()),
-                files.drive(self.take_files())
+                files.drive(self.take_files()),
+                events.drive(self.follow_events()),
+                hints.drive(self.read_hinted())
             )
         };
         let observers = async {

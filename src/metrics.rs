@@ -79,6 +79,9 @@ metrics! {
     LIST_IMPRECISE = "komoju_sync_list_imprecise", MetricKind::Gauge, "1 while the list of customers is imprecise, as the last sweep that read it to its end found it.";
     UNLISTED = "komoju_sync_unlisted_customers", MetricKind::Gauge, "Live customers that the list leaves out and that answer to a single request.";
     LONGEST_LAG = "komoju_sync_longest_lag_seconds", MetricKind::Gauge, "The longest lag of a read behind a write that was measured, in seconds; 0 while there is none.";
+    EVENTS_OFF = "komoju_sync_events_off", MetricKind::Gauge, "1 while the event list cannot be read.";
+    OPEN_HINTS = "komoju_sync_open_hints", MetricKind::Gauge, "Customers that events name and that are not requested yet.";
+    FOUND_CHANGES = "komoju_sync_found_changes", MetricKind::Gauge, "Changes of the last seven days that were found at KOMOJU, those that an event reported and those that none did.";
     HELD_DELETIONS = "komoju_sync_held_deletions", MetricKind::Gauge, "Deletions that wait for an operator.";
     HELD_DELETES = "komoju_sync_held_delete_intents", MetricKind::Gauge, "Delete intents that wait for an operator because there are too many of them.";
     UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", MetricKind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";
@@ -87,13 +90,14 @@ metrics! {
     ATTEMPTS = "komoju_sync_attempts_total", MetricKind::Counter, "Attempts at intents, by the state that they led to.";
     SPOOL_FILES = "komoju_sync_spool_files", MetricKind::Gauge, "Files in outbound.spool_dir: those that wait to be taken and those that were rejected, each counted up to 10000.";
     ALERT_RUNS = "komoju_sync_alert_runs_total", MetricKind::Counter, "Runs of alerts.command, by how they ended.";
+    WEBHOOKS = "komoju_sync_webhooks_total", MetricKind::Counter, "Requests at webhook.listen with the right path and method, by result.";
     DATABASE_SIZE = "komoju_sync_database_size_bytes", MetricKind::Gauge, "Size of the database without its WAL.";
     WAL_SIZE = "komoju_sync_wal_size_bytes", MetricKind::Gauge, "Size of the database's WAL.";
     DISK_FREE = "komoju_sync_database_disk_free_bytes", MetricKind::Gauge, "Free bytes for the service's user on the file system of the database.";
 }
 
 /// The values of the label `call`.
-pub const CALLS: [&str; 5] = ["list", "show", "create", "update", "delete"];
+pub const CALLS: [&str; 6] = ["list", "show", "events", "create", "update", "delete"];
 
 /// The values of the label `answer`: the result of a request.
 pub const ANSWERS: [&str; 9] = [
@@ -110,6 +114,34 @@ pub const ANSWERS: [&str; 9] = [
 
 /// The values of the label `outcome` of [`ALERT_RUNS`].
 const ALERT_ENDS: [&str; 2] = ["told", "failed"];
+
+/// The result of a request at `webhook.listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// An event about a customer; its hint is stored, or was stored before.
+    Received,
+    /// A body that nothing follows from: a ping, an event of another type, or no event.
+    Ignored,
+    /// Its signature is missing or wrong.
+    Refused,
+    /// It was answered 503.
+    Busy,
+}
+
+impl WebhookResult {
+    /// All results.
+    const ALL: [Self; 4] = [Self::Received, Self::Ignored, Self::Refused, Self::Busy];
+
+    /// Returns the value of the label `result`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Ignored => "ignored",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+        }
+    }
+}
 
 /// The origins of changes that this process records.
 const ORIGINS: [Origin; 4] = [Origin::Sweep, Origin::Probe, Origin::Lookup, Origin::Intent];
@@ -165,6 +197,11 @@ pub fn attempt(led_to: IntentState) {
 pub fn alert_run(is_success: bool) {
     let [told, failed] = ALERT_ENDS;
     counter!(ALERT_RUNS, "outcome" => if is_success { told } else { failed }).increment(1);
+}
+
+/// Counts a request at `webhook.listen`.
+pub fn webhook(result: WebhookResult) {
+    counter!(WEBHOOKS, "result" => result.word()).increment(1);
 }
 
 /// Sets a gauge without labels.
@@ -261,6 +298,9 @@ fn begin_at_zero() {
     }
     for state in AFTER_ATTEMPT {
         counter!(ATTEMPTS, "state" => state.word()).increment(0);
+    }
+    for result in WebhookResult::ALL {
+        counter!(WEBHOOKS, "result" => result.word()).increment(0);
     }
     for end in ALERT_ENDS {
         counter!(ALERT_RUNS, "outcome" => end).increment(0);

@@ -1,7 +1,7 @@
 //! The remote: KOMOJU's customers API in the types of `komoju_core`.
 //!
-//! [`Remote`] and [`PushRemote`] are the ports that passes and pushes use. [`Http`] implements
-//! both. One call is one request: it waits for the limiter, sends, reads a bounded answer and
+//! [`Remote`], [`EventRemote`] and [`PushRemote`] are the ports that passes, events and pushes use.
+//! [`Http`] implements all of them. One call is one request: it waits for the limiter, sends, reads a bounded answer and
 //! returns the result. It never retries, follows no redirect and decides nothing.
 //! `komoju_core::plan` decides what an answer means for the mirror, and `tasks` decides when to
 //! retry.
@@ -17,7 +17,7 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
-use komoju_core::{CustomerId, Page, PageQuery};
+use komoju_core::{CustomerId, EventPage, Page, PageQuery};
 
 pub use client::Http;
 pub use komoju_core::remote::error::{
@@ -44,6 +44,19 @@ pub trait Remote: Send + Sync + 'static {
 
     /// Returns the time of the remote's clock, computed from the newest answer.
     fn server_time(&self) -> Option<Timestamp>;
+}
+
+/// The events API, and the requests that events cause.
+pub trait EventRemote: Remote {
+    /// Requests one page of the event list, newest first.
+    fn events(&self, query: PageQuery) -> impl Future<Output = Result<EventPage, RemoteError>> + Send;
+
+    /// Requests one customer that an event names: as [`Remote::show`], but in the turn of the
+    /// hints.
+    fn show_hinted(
+        &self,
+        id: &CustomerId,
+    ) -> impl Future<Output = Result<CustomerAnswer, RemoteError>> + Send;
 }
 
 /// The writing half of the customers API.

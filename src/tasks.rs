@@ -4,6 +4,7 @@
 //! (`komoju_core::plan`, pure), applies the plan in transactions and reports. The caller wakes it;
 //! a task never schedules itself.
 
+pub mod events;
 mod in_flight;
 pub mod pull;
 pub mod push;

@@ -25,6 +25,7 @@ mod permissions;
 mod rules;
 mod spool;
 mod state;
+mod webhook;
 
 use std::path::Path;
 
@@ -145,6 +146,7 @@ async fn with_config(
     let (key, findings) = key::check(&config.api, file, &users);
     report.masker = Masker::new(key.as_ref());
     report.add(findings)?;
+    report.add(webhook::check(&config.webhook, file, &users))?;
 
     report.add(permissions::check(path, &users, holder.is_some()))?;
     report.add(spool::check(&config.outbound, path, &users, holder.as_deref()))?;

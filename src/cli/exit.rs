@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::daemon::AppError;
-use crate::daemon::http::BindError;
+use crate::daemon::listen::{BindError, BindErrorKind};
+use crate::daemon::webhook::ReceiverError;
 use crate::remote::client::SetupError;
 use crate::secret::KeyError;
 use crate::store::{StoreError, is_transient_io};
@@ -100,9 +101,13 @@ pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
             matches!(cause.downcast_ref::<AppError>(), Some(AppError::Key(_) | AppError::Setup(_)));
         let usage = cause.is::<ConfigError>() || cause.is::<KeyError>() || cause.is::<SetupError>();
         if let Some(e) = cause.downcast_ref::<BindError>() {
-            return if e.may_pass() { Exit::Failed } else { Exit::Usage };
+            return if e.kind() == BindErrorKind::Wrong { Exit::Usage } else { Exit::Failed };
         }
-        if app_usage || usage || cause.is::<UsageError>() {
+        if let Some(ReceiverError::Bind(e)) = cause.downcast_ref::<ReceiverError>() {
+            // A port that is in use needs an operator here, because KOMOJU delivers to the other program.
+            return if e.kind() == BindErrorKind::NoAddress { Exit::Failed } else { Exit::Usage };
+        }
+        if app_usage || usage || cause.is::<ReceiverError>() || cause.is::<UsageError>() {
             return if input_can_pass(cause) { Exit::Failed } else { Exit::Usage };
         }
     }

@@ -10,6 +10,7 @@ use super::exit::input_can_pass;
 use super::{ConfigFile, Exit, logging, print, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::daemon::webhook::WebhookReceiver;
 use crate::daemon::{self, App, AppError, http};
 use crate::store::Instance;
 use komoju_core::time;
@@ -21,8 +22,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// `inbound.probe_cron`.
 ///
 /// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second signal more than a second
-/// later stops it at once. SIGHUP reads `api.secret_key_file` again. A refused key does not end the
-/// daemon: `status` reports it, and the daemon tries the key again every 15 minutes.
+/// later stops it at once. SIGHUP reads `api.secret_key_file` and `webhook.secret_file` again. A
+/// refused key does not end the daemon: `status` reports it, and the daemon tries the key again
+/// every 15 minutes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml run")]
 pub(super) struct RunArgs {}
@@ -42,14 +44,19 @@ pub(super) fn run(config: &ConfigFile, _: &RunArgs) -> anyhow::Result<Exit> {
             app.health(),
             app.status_requests(),
             app.clock(),
-            stop,
+            stop.clone(),
         )?;
+        let webhooks = WebhookReceiver::bind(&config, app.hint_sink(), app.clock(), &stop)?;
+        let webhook_secret = webhooks.secret();
         let (database, api) = (config.database.path.display(), &config.api.base_url);
         tracing::info!(%database, %api, "started: mirrors {api} in {database}");
         let reload = async || {
             hangup.recv().await;
+            webhook_secret.iter().for_each(|secret| secret.read_again());
         };
-        http.serve_while(app.run(&config, reload)).await?;
+        // Boxed, because the compiler limits how deeply futures nest.
+        let work = Box::pin(webhooks.serve_while(app.run(&config, reload)));
+        http.serve_while(work).await?;
         tracing::info!("stopped");
         Ok(Exit::Fine)
     })

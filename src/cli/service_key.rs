@@ -45,6 +45,12 @@ impl ServiceKey {
         (self.path.parent() == Some(Path::new(PACKAGED))).then_some(&*self.unit)
     }
 
+    /// Returns the file of the webhook's secret that the same unit loads.
+    pub(super) fn webhook_secret(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.path.with_file_name(name.replace("secret-key", "webhook-secret"))
+    }
+
     /// Reads the key; `None` if there is no such file.
     pub(super) fn read(&self) -> Option<Result<(SecretKey, KeySource), KeyError>> {
         let api = Api { secret_key_file: Some(self.path.clone()), ..Api::default() };
@@ -76,6 +82,13 @@ mod tests {
             "{path}"
         );
         assert_eq!(unit.as_deref(), Some("komoju-sync@shop"));
+        for (config, unit) in [("config", "komoju-sync"), ("%i", "komoju-sync@")] {
+            let secret =
+                ServiceKey::of(Path::new(&format!("/etc/komoju-sync/{config}.toml"))).webhook_secret();
+            let unit = std::fs::read_to_string(format!("systemd/{unit}.service")).unwrap();
+            let load = format!("LoadCredential=komoju-webhook-secret:{}\n", secret.display());
+            assert!(unit.contains(&load), "{load}");
+        }
         assert_eq!(of("/srv/config.toml"), ("/srv/secret-key".to_owned(), None), "no unit looks there");
     }
 }

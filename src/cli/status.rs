@@ -65,6 +65,7 @@ fn lines(status: &Status) -> Vec<String> {
     lines
         .extend(status.list.longest_lag_s.map(|lag| format!("lag       reads lagged by {lag:.1} s or more")));
     lines.extend(conditions(status, &["lag_exceeded"]));
+    lines.extend(events(status));
     lines.extend(unreadable_customers(status));
     lines.extend(conditions(status, &["unreadable_customers"]));
     lines.extend(busy_fields(status));
@@ -90,6 +91,9 @@ fn label(attention: &Attention) -> &'static str {
         Attention::AccountStopped(_) => "account   ",
         Attention::UnfinishedWipe(_) => "wiping    unfinished: ",
         Attention::LagExceeded { .. } => "lag       ",
+        Attention::EventsOff { .. } | Attention::HintsPaused { .. } | Attention::PushesUnreported { .. } => {
+            "events    "
+        }
         Attention::UnreadableCustomers { .. } => "reading   ",
         Attention::HeldDeletions(_) | Attention::HeldDeletes(_) => "held      ",
         Attention::SpoolBlocked(_) => "spool     ",
@@ -145,6 +149,21 @@ fn pace(status: &Status) -> impl Iterator<Item = String> {
     let until = status.throttled_until.as_ref();
     let waiting = until.map(|until| format!("waiting   the API asked us to wait until {until}"));
     waiting.into_iter().chain(status.slowed.as_ref().map(|slowed| format!("rate      {slowed}")))
+}
+
+/// How many changes events reported, and what keeps them from being followed.
+fn events(status: &Status) -> Vec<String> {
+    let events = &status.events;
+    let off = (!events.enabled && events.last_event_at.is_none())
+        .then(|| "events    not followed (events.enabled)".to_owned());
+    let reported = events.sentence().filter(|_| off.is_none());
+    let mut lines: Vec<String> = off.into_iter().collect();
+    lines.extend(reported.map(|sentence| format!("events    {sentence}")));
+    lines.extend(conditions(status, &["events_off", "hints_paused", "pushes_unreported"]));
+    if events.open_hints > 0 {
+        lines.push(format!("events    {} to be requested", count(events.open_hints, "customer")));
+    }
+    lines
 }
 
 /// NAMED controls how many unreadable customers are named.

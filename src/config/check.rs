@@ -16,11 +16,14 @@ use url::{Host, Url};
 use super::cron::Cadence;
 use super::document::Value;
 use super::error::Wrong;
-use super::names::{SECRETS_STAY_OUT, nearest};
+use super::names::{SECRETS_STAY_OUT, WEBHOOK_SECRET_STAYS_OUT, nearest};
 use super::types::{Listen, Proxy};
 
 /// MOST_METADATA_KEY controls how many characters a metadata key may have. KOMOJU allows no more.
 const MOST_METADATA_KEY: usize = 30;
+
+/// LONGEST_URL_PATH controls how many characters the path of a URL may have.
+const LONGEST_URL_PATH: usize = 200;
 
 /// The words of `log.level`.
 pub(super) const LEVELS: [(&str, Level); 5] = [
@@ -112,14 +115,32 @@ pub(super) fn file_path(value: &Value<'_>) -> Result<PathBuf, Wrong> {
 
 /// The file of the secret key: a path, and not the key itself, which is a frequent mistake.
 pub(super) fn key_file(value: &Value<'_>) -> Result<PathBuf, Wrong> {
+    path_of_secret(value, "if this is the key itself", SECRETS_STAY_OUT)
+}
+
+/// The file of the webhook's secret, likewise.
+pub(super) fn secret_file(value: &Value<'_>) -> Result<PathBuf, Wrong> {
+    path_of_secret(value, "if this is the secret itself", WEBHOOK_SECRET_STAYS_OUT)
+}
+
+fn path_of_secret(value: &Value<'_>, mistake: &str, help: &str) -> Result<PathBuf, Wrong> {
     let text = string("expected the path of a file", value)?;
-    absolute(text).map_err(|wrong| {
-        if text.is_empty() {
-            wrong
-        } else {
-            wrong.help(format!("if this is the key itself: {SECRETS_STAY_OUT}"))
-        }
-    })
+    absolute(text)
+        .map_err(|wrong| if text.is_empty() { wrong } else { wrong.help(format!("{mistake}: {help}")) })
+}
+
+/// The path of a URL, compared with requests character by character.
+pub(super) fn url_path(value: &Value<'_>) -> Result<String, Wrong> {
+    let expected = format!("expected a path such as \"/komoju\" of at most {LONGEST_URL_PATH} characters");
+    let text = string(&expected, value)?;
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    if !text.starts_with('/') || text.len() > LONGEST_URL_PATH {
+        return Err(Wrong::new(expected));
+    }
+    if !text.bytes().all(is_allowed) {
+        return Err(Wrong::new("must consist of ASCII letters, digits, and `/`, `-`, `.`, `_`, `~`"));
+    }
+    Ok(text.to_owned())
 }
 
 /// The API's address. The secret key is sent there, so the connection must be encrypted, except to

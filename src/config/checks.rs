@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Cadence, Config, ConfigError};
+use super::{Cadence, Config, ConfigError, Listen};
 
 /// A secret that the text may contain.
 const KEY: &str = "sk_test_9aQxZr7";
@@ -38,6 +38,9 @@ fn accepted(config: &Config) {
     assert!(rate == 0.0 || (0.05..=1000.0).contains(&rate), "{rate}");
     assert!((24..=8760).contains(&config.outbound.park_after_h) && config.inbound.max_delete_percent <= 100);
     assert!(config.database.path.is_absolute() && config.outbound.spool_dir.is_absolute());
+    let webhook = &config.webhook;
+    assert!(webhook.allow_public || !webhook.listen.as_ref().is_some_and(Listen::is_public));
+    assert!(webhook.path.starts_with('/') && webhook.path.is_ascii(), "{}", webhook.path);
     assert_ticks(&config.inbound.sweep_cron);
     assert_ticks(&config.inbound.probe_cron);
     let rendered = config.render();

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::check::{
     LEVELS, api_version, base_url, cadence, command, file_path, key_file, listen, metadata_key, optional,
-    path, proxy, rate, switch, whole, word,
+    path, proxy, rate, secret_file, switch, url_path, whole, word,
 };
 use super::cron::Cadence;
 use super::document::Document;
@@ -126,6 +126,28 @@ keys! {
             whole(0..=100, "percent of the live customers; 0 leaves it to max_delete_count");
         /// How long KOMOJU's reads may lag behind its writes, in seconds; 0: they never do.
         consistency_s: u32 = 120, whole(0..=3600, "seconds; 0: reads never lag");
+    }
+
+    /// How KOMOJU's events are followed between sweeps.
+    events: Events {
+        /// Whether the event list is read.
+        enabled: bool = true, switch;
+        /// Seconds between two readings while events arrive, 1 to 3600.
+        fastest_s: u32 = 10, whole(1..=3_600, "seconds between two readings while events arrive");
+        /// Seconds between two readings after ten minutes without an event, 1 to 3600.
+        slowest_s: u32 = 60, whole(1..=3_600, "seconds between two readings while no events arrive");
+    }
+
+    /// Where KOMOJU's webhooks are received.
+    webhook: Webhook {
+        /// Where to listen; none: nowhere. Public only with `allow_public`.
+        listen: Option<Listen> = None, optional(listen);
+        /// Whether other machines may reach `listen`.
+        allow_public: bool = false, switch;
+        /// The path of the URL that KOMOJU posts to, without a query.
+        path: String = "/komoju".to_owned(), url_path;
+        /// The file of the secret, unless systemd or the environment provides the secret.
+        secret_file: Option<PathBuf> = None, optional(secret_file);
     }
 
     /// How intents are sent to KOMOJU.

@@ -15,6 +15,10 @@ const SHORTEST_BEGINNING: usize = 3;
 pub(super) const SECRETS_STAY_OUT: &str = "the secret key does not belong in this file; put it into \
      a file of its own and name that file in api.secret_key_file";
 
+/// The same for the webhook's secret.
+pub(super) const WEBHOOK_SECRET_STAYS_OUT: &str = "the webhook's secret does not belong in this file; \
+     put it into a file of its own and name that file in webhook.secret_file";
+
 /// The name of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
@@ -68,7 +72,7 @@ fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<Compla
             continue;
         }
         let help = if names_a_secret(name) && !name.ends_with("file") {
-            SECRETS_STAY_OUT.to_owned()
+            if table == "webhook" { WEBHOOK_SECRET_STAYS_OUT } else { SECRETS_STAY_OUT }.to_owned()
         } else if let Some(near) = nearest(name, here.iter().copied()) {
             format!("did you mean `{near}`?")
         } else {

@@ -63,6 +63,9 @@ fn valid_values_are_accepted() {
     takes("outbound.reconcile_tag = '同期'", |c| c.outbound.reconcile_tag.is_some());
     takes("http.listen = '[::1]:0'", |c| matches!(c.http.listen, Some(Listen::Tcp(_))));
     takes("http.listen = 'unix:/run/k s'", |c| c.http.listen == Some(Listen::Unix("/run/k s".into())));
+    takes("webhook.listen = '[::ffff:127.0.0.1]:1'", |c| c.webhook.listen.is_some());
+    takes("webhook.listen = 'unix:/run/w'", |c| !c.webhook.allow_public);
+    takes("webhook.path = '/hooks/komoju.json'", |c| c.webhook.path == "/hooks/komoju.json");
     takes("alerts.command = '/bin/true'", |c| c.alerts.command == Some(vec!["/bin/true".to_owned()]));
     takes("alerts.command = ['/a b', '', 'c d']", |c| {
         c.alerts.command.as_ref().is_some_and(|words| words[1..] == ["", "c d"])
@@ -84,6 +87,8 @@ fn secret_in_a_file_is_in_no_error() {
         "[api]\nkey = 'Q1Q'\nper_page = ",
         "[api]\nsecret_key_file = \"Q1Q\"",
         "[api]\nsecret_key_file = [\"Q1Q\"]",
+        "[webhook]\nsecret = \"Q1Q\"",
+        "[webhook]\nsecret_file = \"Q1Q\"",
         "[api]\nbase_url = \"https://Q1Q:@komoju.com/api/v1\"",
         "[api]\nproxy = \"socks5://me:Q1Q@proxy\"",
         "[api]\nproxy = \"http://me:Q1Q@proxy/path\"",

@@ -21,7 +21,6 @@
 //! head nor the number of connections).
 
 mod gauges;
-mod listen;
 mod places;
 mod ready;
 
@@ -36,10 +35,7 @@ use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTI
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -47,36 +43,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use gauges::Gauges;
-use listen::{Io, Socket};
 use places::Places;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::listen::connection::{self, AFTER_NO_ROOM, LAST_ANSWERS};
+use crate::daemon::listen::{BindError, Io, Socket};
 use crate::daemon::status::{Status, StatusRequest};
 use crate::heartbeat::Health;
 use crate::{metrics, store};
 
-pub use listen::BindError;
-
-/// HEAD_WITHIN controls how long a client may take to send the head of its request.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
-
-/// ALL_WITHIN controls how long a connection may last.
-const ALL_WITHIN: Duration = Duration::from_secs(10);
-
-/// LARGEST_HEAD controls how many bytes the head of a request may have.
-const LARGEST_HEAD: usize = 16 << 10;
-
-/// LAST_ANSWERS controls how long a stop waits for answers that are on their way.
-const LAST_ANSWERS: Duration = Duration::from_millis(300);
-
 /// LONGEST_CHECK controls how long the daemon may take between two checks of its loops before it
 /// counts as stalled itself.
 const LONGEST_CHECK: Duration = Duration::from_secs(180);
-
-/// AFTER_NO_ROOM controls how long accepting pauses when the system has no file handle left for a
-/// connection.
-const AFTER_NO_ROOM: Duration = Duration::from_millis(100);
 
 /// LONGEST_FRESH_STATUS controls how long an answer waits for a fresh status.
 const LONGEST_FRESH_STATUS: Duration = Duration::from_millis(500);
@@ -122,7 +101,12 @@ impl HttpServer {
         stop: CancellationToken,
     ) -> Result<Self, BindError> {
         let Some(listen) = &config.http.listen else { return Ok(Self(None)) };
-        let socket = Socket::bind(listen)?;
+        let socket = Socket::bind("http.listen", listen)?;
+        if listen.is_public() {
+            tracing::warn!(
+                "http.listen = \"{listen}\": any client that reaches this address can read health and metrics without a password"
+            );
+        }
         let gauges = Gauges::new(config);
         let recorder = metrics::MetricsRecorder::install(store::sqlite_version());
         let started = clock.now().as_second() - i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
@@ -191,20 +175,7 @@ impl Listening {
 
     /// Serves one request, and ignores errors of the connection.
     fn connection(&self, io: Io, graceful: &GracefulShutdown) -> impl Future<Output = ()> + use<> {
-        let service = TowerToHyperService::new(router(Arc::clone(&self.shared)));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
-            .max_buf_size(LARGEST_HEAD)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(io), service);
-        let (served, clock) = (graceful.watch(connection), Arc::clone(&self.shared.clock));
-        async move {
-            tokio::select! {
-                _ = served => {}
-                () = clock.sleep(ALL_WITHIN) => {}
-            }
-        }
+        connection::serve(io, router(Arc::clone(&self.shared)), graceful, Arc::clone(&self.shared.clock))
     }
 }
 

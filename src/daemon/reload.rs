@@ -131,8 +131,17 @@ impl App {
                     let (statuses, health) = (self.statuses.clone(), self.health.clone());
                     let (status_requests, heartbeats) =
                         (self.status_requests.clone(), self.heartbeats.clone());
-                    let trouble = self.trouble.clone();
-                    return Ok(Some(Self { statuses, status_requests, health, heartbeats, trouble, ..next }));
+                    let (trouble, work_in_use) = (self.trouble.clone(), self.work_in_use.clone());
+                    work_in_use.send_replace(next.work_in_use.borrow().clone());
+                    return Ok(Some(Self {
+                        statuses,
+                        status_requests,
+                        health,
+                        heartbeats,
+                        trouble,
+                        work_in_use,
+                        ..next
+                    }));
                 }
                 Err(AppError::Store(e)) if e.is_transient() => {
                     self.until_usable(e, FIRST_WAIT, &self.stop).await?;

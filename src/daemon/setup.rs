@@ -16,6 +16,7 @@ use crate::secret::SecretKey;
 use crate::store::state::clock::{self as stored, Confirmed};
 use crate::store::state::slowed;
 use crate::store::{Conn, StoreError, read};
+use crate::tasks::events::TailSettings;
 use crate::tasks::pull::{DryRun, PlannedWrite, Pull, Settings};
 use crate::tasks::push::PushSettings;
 use komoju_core::plan::lag::Consistency;
@@ -109,4 +110,14 @@ pub(super) fn push_settings(config: &Config) -> PushSettings {
         consistency: Consistency::seconds(config.inbound.consistency_s),
         seed: rand::random(),
     }
+}
+
+/// Returns how the event list is read; none where `events.enabled` is false.
+pub(super) fn tail_settings(config: &Config) -> Option<TailSettings> {
+    let events = &config.events;
+    events.enabled.then(|| TailSettings {
+        per_page: config.api.per_page,
+        fastest: Duration::from_secs(events.fastest_s.into()),
+        slowest: Duration::from_secs(events.slowest_s.into()),
+    })
 }

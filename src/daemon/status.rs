@@ -2,6 +2,7 @@
 //! and metrics show it. What needs an operator is a list of [`Attention`].
 
 mod attention;
+mod events;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use komoju_core::attention::Wipe;
 use komoju_core::format::{duration, grouped};
 use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::{Attention, PassKind, ReducedRate, Severity, time};
+
+pub use events::EventsStatus;
 
 /// CLOCKS_DIFFER controls how far in the future the end of the last sweep may be before the mirror
 /// counts as stale.
@@ -83,6 +86,8 @@ pub struct Status {
     pub busy_fields: Vec<Record>,
     /// How precise KOMOJU's list is, and how far its reads lag.
     pub list: ListState,
+    /// How events are followed, and how many changes they reported.
+    pub events: EventsStatus,
     /// Deletions that wait for an operator.
     pub held_deletions: u64,
     /// Deletions that an operator approved and that no answer has proven yet.
@@ -212,6 +217,7 @@ impl Status {
             unreadable_customers: unreadable::first(reader, MOST_UNREADABLE)?,
             busy_fields: busy_fields::all(reader)?,
             list: ListState::read(reader, now)?,
+            events: EventsStatus::read(reader, config, now)?,
             held_deletions: holds::held_count(reader)?,
             approved_deletions: holds::approved_count(reader)?,
             rejected_deletions: holds::rejected_count(reader)?,

@@ -92,14 +92,13 @@ impl App {
         .await;
     }
 
-    /// Returns the heartbeats of the three loops and of the writer at this moment.
-    fn samples(&self) -> [HeartbeatSample; 4] {
-        let [pulling, pushing, files] = &self.heartbeats;
+    /// Returns the heartbeats of the loops and of the writer at this moment.
+    fn samples(&self) -> Vec<HeartbeatSample> {
         let bytes = ["", "-wal"]
             .map(|suffix| std::fs::metadata(sibling(&self.database, suffix)).map_or(0, |file| file.len()));
         let grace = Duration::from_secs(bytes.iter().sum::<u64>() / SLOWEST_DISK);
         let writing = HeartbeatSample { extra: grace, ..self.store.heartbeat().sample() };
-        [pulling.sample(), pushing.sample(), files.sample(), writing]
+        self.heartbeats.iter().map(|heartbeat| heartbeat.sample()).chain([writing]).collect()
     }
 }
 
@@ -139,7 +138,7 @@ async fn check_repeatedly(
     clock: &dyn Clock,
     every: Duration,
     mut watchdog: Watchdog,
-    sample: impl Fn() -> ([HeartbeatSample; 4], bool),
+    sample: impl Fn() -> (Vec<HeartbeatSample>, bool),
     mut report: impl FnMut(Option<Stalled>),
 ) {
     let mut logged = None;
@@ -197,8 +196,8 @@ mod tests {
         let sample = || {
             // An outage: each of the other loops retries, and so ticks.
             others.iter().for_each(|heartbeat| heartbeat.tick());
-            let [a, b, c] = &others;
-            ([stalls.sample(), a.sample(), b.sample(), c.sample()], false)
+            let samples = std::iter::once(&stalls).chain(&others);
+            (samples.map(|heartbeat| heartbeat.sample()).collect(), false)
         };
         let (every, watchdog) = (within / NOTIFICATIONS, Watchdog::new(allowance));
         let mut checking = Box::pin(check_repeatedly(&clock, every, watchdog, sample, |stalled| {

@@ -23,6 +23,7 @@ impl<'a> Meter<'a> {
     pub(super) fn new(call: &ApiCall, clock: &'a dyn Clock) -> Self {
         let call = match call {
             ApiCall::List { .. } => "list",
+            ApiCall::Events { .. } => "events",
             ApiCall::Show { .. } => "show",
             ApiCall::Create => "create",
             ApiCall::Update { .. } => "update",

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::error::{ApiError, TruncatedPage};
 use komoju_core::json::{self, scan};
-use komoju_core::{BadCustomer, Customer, Hints, Page, RawCustomer, Unreadable};
+use komoju_core::{BadCustomer, Customer, EventPage, Hints, Page, RawCustomer, Unreadable};
 
 /// Reads a page of the list. Its customers are separated and not read, so that an unreadable one
 /// does not cost the others. Only `data` must have the right form.
@@ -36,6 +36,24 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
             Ok(listed) => page.customers.push(listed),
             Err(bad) => page.unreadable.push(bad),
         }
+    }
+    Ok(page)
+}
+
+/// Reads a page of the event list. Only `data` must have the right form.
+///
+/// # Errors
+/// A sentence about what is wrong with the answer.
+pub(super) fn events(bytes: &[u8]) -> Result<EventPage, String> {
+    let ListAnswer { members, data } = list(bytes)?;
+    let per_page = members.get("per_page").and_then(|value| hint(value)).filter(|per_page| *per_page > 0);
+    let mut page = EventPage { per_page, ..EventPage::default() };
+    for item in data {
+        let value = match item {
+            ListItem::Json(text) => serde_json::from_str::<Value>(text.get()).ok(),
+            ListItem::NotJson(..) => None,
+        };
+        page.add(value.as_ref());
     }
     Ok(page)
 }

@@ -26,16 +26,16 @@ use sha2::{Digest as _, Sha256};
 const CREDENTIAL: &str = "komoju-secret-key";
 
 /// The variable with the directory of a unit's credentials.
-const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+pub(super) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The variable with the key itself.
 const KEY_VARIABLE: &str = "KOMOJU_SECRET_KEY";
 
 /// MOST_BYTES controls how much of a file is read. It is longer than any key.
-const MOST_BYTES: u64 = 4096;
+pub(super) const MOST_BYTES: u64 = 4096;
 
 /// The permission bits of other users than the owner and the group.
-const OTHERS: u32 = 0o007;
+pub(super) const OTHERS: u32 = 0o007;
 
 /// KOMOJU's secret key, which is the user name in Basic authentication.
 #[derive(Clone)]
@@ -132,18 +132,20 @@ fn fault_of(text: &str) -> Option<KeyFault> {
 
 /// Reads the key from a file.
 fn from_file(place: KeyPlace) -> Result<(SecretKey, KeySource), KeyError> {
-    let path = place.path().unwrap_or(Path::new(""));
-    // Allocate all of it at once, because a buffer that grows leaves copies in memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 32));
-    let read = File::open(path).and_then(|file| {
-        let mode = file.metadata()?.permissions().mode();
-        file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok(mode)
-    });
-    match read {
-        Ok(mode) => from_bytes(&bytes, KeySource { place, mode: Some(mode) }),
+    match read_file(place.path().unwrap_or(Path::new(""))) {
+        Ok((bytes, mode)) => from_bytes(&bytes, KeySource { place, mode: Some(mode) }),
         Err(source) => Err(KeyError::Unreadable { place, source }),
     }
+}
+
+/// Reads a file with a secret: at most one byte more than [`MOST_BYTES`], and the permission bits.
+pub(super) fn read_file(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+    // Allocate all of it at once, because a buffer that grows leaves copies in memory.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 32));
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok((bytes, mode))
 }
 
 /// Reads the key from the bytes of a source.

@@ -45,48 +45,64 @@ const CARD_DIGITS: RangeInclusive<usize> = 13..=19;
 /// ordinary words.
 const SHORTEST_PIECE: usize = 12;
 
+/// SHORTEST_SECRET controls how many characters a webhook's secret must have to be hidden. A shorter
+/// one would hide parts of ordinary words.
+const SHORTEST_SECRET: usize = 8;
+
 /// Hides secrets in texts. One masker serves a whole process.
 #[derive(Debug, Default)]
 pub struct Masker {
     key: Option<Secret>,
 }
 
-/// A key and its base64 forms.
+/// A secret and its base64 forms.
 #[derive(Debug)]
 struct Secret {
-    key: SecretKey,
+    text: SecretString,
     base64: Vec<SecretString>,
 }
 
-/// The keys that this process used before the present one. Every masker hides them, too.
-static FORMER: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
+/// The keys that this process used before the present one, and the secrets of webhooks. Every masker
+/// hides them, too.
+static REMEMBERED: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
 
 /// Hides this key in every text from now on, in every masker.
 pub fn remember(key: &SecretKey) {
-    let mut former = FORMER.write().unwrap_or_else(PoisonError::into_inner);
-    if !former.iter().any(|known| known.key.expose() == key.expose()) {
-        former.push(Secret::of(key));
+    remember_text(key.expose());
+}
+
+/// Hides a webhook's secret in the same way, unless it is too short.
+pub fn remember_webhook(secret: &str) {
+    if secret.chars().count() >= SHORTEST_SECRET {
+        remember_text(secret);
+    }
+}
+
+fn remember_text(text: &str) {
+    let mut remembered = REMEMBERED.write().unwrap_or_else(PoisonError::into_inner);
+    if !remembered.iter().any(|known| known.text.expose_secret() == text) {
+        remembered.push(Secret::of(text));
     }
 }
 
 impl Secret {
-    /// Computes the forms of a key.
-    fn of(key: &SecretKey) -> Self {
-        Self { key: key.clone(), base64: base64_forms(key) }
+    /// Computes the forms of a secret.
+    fn of(text: &str) -> Self {
+        Self { text: SecretString::from(text), base64: base64_forms(text) }
     }
 
-    /// Returns the length of the longest form of the key with which `rest` begins.
+    /// Returns the length of the longest form of the secret with which `rest` begins.
     fn len_at(&self, rest: &str) -> Option<usize> {
         let base64 = self.base64.iter().filter_map(|form| base64_len(rest, form.expose_secret()));
-        key_len(rest, self.key.expose()).into_iter().chain(base64).max()
+        key_len(rest, self.text.expose_secret()).into_iter().chain(base64).max()
     }
 }
 
 impl Masker {
-    /// Returns a masker for this key. Without a key it hides former keys and what looks like a
-    /// secret.
+    /// Returns a masker for this key. Without a key it hides remembered secrets and what looks like
+    /// a secret.
     pub fn new(key: Option<&SecretKey>) -> Self {
-        Self { key: key.map(Secret::of) }
+        Self { key: key.map(|key| Secret::of(key.expose())) }
     }
 
     /// Returns the text, safe to store, log and show: secrets as `****`, one line, at most
@@ -141,8 +157,8 @@ impl Masker {
     /// the last secret ended.
     fn secret_at(&self, text: &str, at: usize) -> Option<usize> {
         let rest = &text[at..];
-        let former = FORMER.read().unwrap_or_else(PoisonError::into_inner);
-        let keys = self.key.iter().chain(former.iter()).filter_map(|secret| secret.len_at(rest));
+        let remembered = REMEMBERED.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.key.iter().chain(remembered.iter()).filter_map(|secret| secret.len_at(rest));
         [token_len(rest), card_len(text, at)].into_iter().flatten().chain(keys).max()
     }
 }
@@ -167,10 +183,10 @@ pub fn harmless(c: char) -> char {
     }
 }
 
-/// Returns the key in base64: as Basic authentication sends it (`key:`), alone, and, for each of
+/// Returns a key in base64: as Basic authentication sends it (`key:`), alone, and, for each of
 /// the three alignments, the piece that does not depend on the text around it.
-fn base64_forms(key: &SecretKey) -> Vec<SecretString> {
-    let key = key.expose().as_bytes();
+fn base64_forms(key: &str) -> Vec<SecretString> {
+    let key = key.as_bytes();
     let with_colon = Zeroizing::new([key, b":"].concat());
     let encode = |bytes: &[u8]| SecretString::from(STANDARD_NO_PAD.encode(bytes));
     let mut forms = vec![encode(&with_colon), encode(key)];

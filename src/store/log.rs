@@ -4,11 +4,13 @@
 pub mod busy_fields;
 pub mod changes;
 pub mod coverage;
+pub mod hints;
 pub mod holds;
 pub mod lag;
 pub mod list_state;
 pub mod mirror;
 pub mod passes;
+pub mod recall;
 pub mod unchanged;
 pub mod unlisted;
 pub mod unreadable;

@@ -4,4 +4,5 @@
 pub mod account;
 pub mod alerts;
 pub mod clock;
+pub mod events;
 pub mod slowed;

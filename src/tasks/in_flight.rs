@@ -124,6 +124,19 @@ impl InFlightPushes {
     }
 }
 
+impl InFlightPushes {
+    /// Records that an answer about this customer alone was applied: answers that were requested
+    /// before it are older.
+    pub(super) fn read_applied(&self, customer: &CustomerId) {
+        let mut state = self.state();
+        state.now += 1;
+        let now = state.now;
+        if !state.requests.is_empty() {
+            state.settled.insert(customer.clone(), now);
+        }
+    }
+}
+
 impl RequestMark {
     /// Returns when the request was made, by the clock that stamps the change log.
     pub fn requested_at(&self) -> Timestamp {

@@ -26,6 +26,7 @@ mod approvals;
 mod conclude;
 mod failure;
 mod finish;
+mod hints;
 mod marks;
 mod mirror;
 mod page;
@@ -122,6 +123,8 @@ pub struct Pull<R> {
     progress: watch::Sender<PassProgress>,
     rng: Mutex<StdRng>,
     in_flight: Arc<InFlightPushes>,
+    /// The newest answers about customers that events named.
+    recent: hints::Recent,
 }
 
 /// A running pass.
@@ -193,7 +196,8 @@ impl<R: Remote> Pull<R> {
         let rng = Mutex::new(StdRng::seed_from_u64(settings.seed));
         let progress = watch::Sender::new(PassProgress::default());
         let masker = Masker::new(Some(&key));
-        Self { mirror, remote, key, masker, clock, settings, stop, progress, rng, in_flight: Arc::default() }
+        let (in_flight, recent) = (Arc::default(), hints::Recent::default());
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, rng, in_flight, recent }
     }
 
     /// Shares the registry of our own pushes with the pusher.

@@ -80,6 +80,8 @@ pub struct Signals {
     pub customer_missing: Notify,
     /// Intents were settled.
     pub settled: Notify,
+    /// Hints were stored: customers are to be requested.
+    pub hinted: Notify,
 }
 
 /// The push task.

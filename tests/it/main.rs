@@ -40,6 +40,7 @@ mod refused_key;
 mod requests;
 mod schema;
 mod service;
+mod webhook;
 mod writing_cli;
 mod writing_files;
 mod writing_sql;

@@ -99,6 +99,25 @@ pub enum Attention {
         /// The value of `inbound.consistency_s`.
         consistency_s: u32,
     },
+    /// The event list cannot be read.
+    EventsOff {
+        /// Since when.
+        since: String,
+        /// Why; masked.
+        reason: String,
+    },
+    /// Customers that events name are not requested for now.
+    HintsPaused {
+        /// Until when.
+        until: String,
+        /// Why.
+        reason: String,
+    },
+    /// KOMOJU's events report none of our own pushes.
+    PushesUnreported {
+        /// How many pushes there were.
+        pushes: u64,
+    },
     /// No file is taken from the spool directory. The text gives the reason and the command that
     /// helps.
     SpoolBlocked(String),
@@ -206,6 +225,9 @@ impl Attention {
             Self::ImpreciseList { .. } => "imprecise_list",
             Self::LongUnlisted { .. } => "long_unlisted",
             Self::LagExceeded { .. } => "lag_exceeded",
+            Self::EventsOff { .. } => "events_off",
+            Self::HintsPaused { .. } => "hints_paused",
+            Self::PushesUnreported { .. } => "pushes_unreported",
             Self::SpoolBlocked(_) => "spool_blocked",
             Self::StuckFile { .. } => "stuck_file",
             Self::RefusedFile(_) => "refused_file",
@@ -246,7 +268,9 @@ impl Attention {
     /// Returns when the condition began, where that time is known.
     pub fn since(&self) -> Option<&str> {
         match self {
-            Self::KeyRefused { since, .. } | Self::AccountStopped(since) => Some(since),
+            Self::KeyRefused { since, .. } | Self::AccountStopped(since) | Self::EventsOff { since, .. } => {
+                Some(since)
+            }
             Self::UnfinishedWipe(wipe) => wipe.since.as_deref(),
             Self::StaleMirror { last_sweep_at, .. } => last_sweep_at.as_deref(),
             _ => None,

@@ -9,6 +9,8 @@
 //!                         lag          may it be older than the log?
 //!   end of a sweep     ─▶ absence      which customers were not listed, and what is proven about them?
 //!                         lookups      how many of them are requested?
+//!   the event list     ─▶ tail         which page is read next, and how often?
+//!   an event           ─▶ hints        when is its customer requested, and what follows from the answer?
 //!   a step of a pass   ─▶ writes       what is written, and what does a dry run print?
 //!   a new key          ─▶ account      does it read the same account?
 //!   a failed request   ─▶ retry        is it repeated, and when?
@@ -24,6 +26,7 @@ pub mod busy_fields;
 pub mod comparison;
 pub mod create_window;
 pub mod creates;
+pub mod hints;
 pub mod key_age;
 pub mod lag;
 pub mod lookups;
@@ -35,5 +38,6 @@ pub mod retry;
 pub mod rows;
 pub mod settle;
 pub mod spool;
+pub mod tail;
 pub mod walk;
 pub mod writes;

@@ -44,6 +44,7 @@ pub struct Installation {
     pub directory: TempDir,
     key: String,
     extra: String,
+    follows_events: bool,
     /// The output of all commands that `run` ran.
     pub said: Mutex<String>,
 }
@@ -81,9 +82,18 @@ impl Installation {
         let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
         let key = sandbox.key().to_owned();
         let (directory, extra) = (TempDir::new().unwrap(), QUIET.to_owned());
-        let harness = Self { program, runtime, sandbox, directory, key, extra, said: Mutex::default() };
+        let said = Mutex::default();
+        let harness = Self { program, runtime, sandbox, directory, key, extra, follows_events: false, said };
         harness.configure();
         harness
+    }
+
+    /// Has the daemon read events each second. Without this it reads none, because most tests count
+    /// requests or compare what a sweep finds.
+    pub fn following_events(mut self) -> Self {
+        self.follows_events = true;
+        self.configure();
+        self
     }
 
     /// Writes these lines below `[inbound]`, in place of a cadence that rests.
@@ -109,10 +119,11 @@ impl Installation {
         let lag = if self.extra.contains("consistency_s") { "" } else { "\nconsistency_s = 0" };
         let text = format!(
             "[api]\nbase_url = \"{}\"\nper_page = 10\n[rate_limit]\nrequests_per_second = 0\n[database]\npath = '{}'\n\
-             [inbound]\n{}{lag}\n[outbound]\nspool_dir = '{}'\n",
+             [inbound]\n{}{lag}\n[events]\nenabled = {}\nfastest_s = 1\n[outbound]\nspool_dir = '{}'\n",
             self.sandbox.base_url(),
             self.path("komoju.db").display(),
             self.extra,
+            self.follows_events,
             self.path("spool").display(),
         );
         std::fs::write(self.path("config.toml"), text).unwrap();

@@ -81,10 +81,9 @@ fn classify_mode(path: &Path, file: &Ownership, config: &Config, users: &Users) 
 }
 
 fn classify_listen(listen: &Listen) -> Option<DoctorFinding> {
-    let Listen::Tcp(address) = listen else { return None };
-    let finding = format!("http.listen = {address} can be reached from other machines");
+    let finding = format!("http.listen = {listen} can be reached from other machines");
     let advice = "there is no password: listen at 127.0.0.1, or limit which machines can reach the address";
-    (!address.ip().is_loopback()).then(|| DoctorFinding::warn("http", finding, advice))
+    listen.is_public().then(|| DoctorFinding::warn("http", finding, advice))
 }
 
 #[cfg(test)]

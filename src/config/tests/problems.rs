@@ -69,6 +69,16 @@ fn bad_value_is_refused_with_what_is_allowed() {
         ("inbound.max_delete_count = -1", "expected a whole number from 0 to 1000000000"),
         ("inbound.max_delete_percent = 101", "expected a whole number from 0 to 100"),
         ("inbound.consistency_s = 3601", "expected a whole number from 0 to 3600"),
+        ("webhook.listen = 'localhost:9188'", "write 127.0.0.1 or [::1] in place of localhost"),
+        ("webhook.listen = '0.0.0.0:9188'", "other machines can reach this address; listen at 127.0.0.1"),
+        ("webhook.listen = '192.0.2.1:9188'", "or set webhook.allow_public = true"),
+        ("webhook.listen = '[::]:9188'", "other machines can reach this address"),
+        ("webhook.allow_public = 1", "expected true or false"),
+        ("webhook.path = 'komoju'", "expected a path such as \"/komoju\""),
+        ("webhook.path = '/komoju?a=1'", "must consist of ASCII letters"),
+        ("webhook.path = '/{a}'", "must consist of ASCII letters"),
+        ("webhook.secret_file = 'secret'", "if this is the secret itself: the webhook's secret does not"),
+        ("webhook.secret_file = ''", "is empty; leave the key out"),
         ("outbound.enabled = 'false'", "expected true or false, found a string; leave out"),
         ("outbound.enabled = 1", "expected true or false, found a whole number"),
         ("outbound.spool_dir = './intents'", "must be an absolute path"),
@@ -123,7 +133,7 @@ fn unknown_key_is_refused_with_the_one_that_was_meant() {
         ("[api]\nburst = 5", "api.burst: unknown key; did you mean `burst` below [rate_limit]?"),
         ("[log]\ncolour = 5", "log.colour: unknown key; [log] has level, format"),
         ("per_page = 5", "per_page: unknown key above the first table; did you mean `per_page` below [api]?"),
-        ("path = 5", "did you mean `path` below [database]?"),
+        ("path = 5", "did you mean `path` below [database] or `path` below [webhook]?"),
         ("colour = 5", "each key belongs below one of [api], [rate_limit], [database], [inbound]"),
         ("[apis]\nper_page = 5", "[apis]: unknown table; did you mean [api]?"),
         ("[colours]", "[colours]: unknown table; there are [api], [rate_limit]"),
@@ -245,6 +255,15 @@ fn contradicting_keys_are_reported_at_the_one_that_is_set() {
         let shown = report(text);
         assert!(shown.contains("the database must not be in the spool directory"), "{shown}");
     }
+}
+
+#[test]
+fn public_webhook_listener_is_reported_at_its_address() {
+    let shown = report("webhook.listen = '0.0.0.0:1'\nwebhook.allow_public = false");
+    assert!(shown.starts_with("webhook.listen: other machines can reach"), "{shown}");
+    accepted("webhook.listen = '0.0.0.0:1'\nwebhook.allow_public = true");
+    let shown = report("webhook.secret = 'Q1Q'");
+    assert!(shown.ends_with("name that file in webhook.secret_file"), "{shown}");
 }
 
 #[test]

@@ -76,6 +76,10 @@ fn set_status(status: &Status, now: Timestamp) {
     set(metrics::LIST_IMPRECISE, one_if(status.list.is_imprecise()));
     set(metrics::UNLISTED, status.list.verified as f64);
     set(metrics::LONGEST_LAG, status.list.longest_lag_s.unwrap_or(0.0));
+    set(metrics::EVENTS_OFF, status.count_of("events_off") as f64);
+    set(metrics::OPEN_HINTS, status.events.open_hints as f64);
+    set_of(metrics::FOUND_CHANGES, "event", "reported", status.events.reported as f64);
+    set_of(metrics::FOUND_CHANGES, "event", "none", status.events.missed() as f64);
     set_of(metrics::UNFINISHED_WIPES, "of", "erasure", one_if(status.wipe.erasure));
     set_of(metrics::UNFINISHED_WIPES, "of", "tokens", one_if(status.wipe.tokens));
     for state in IntentState::ALL {

@@ -22,6 +22,7 @@ pub(super) fn of(status: &Status, oldest: Oldest, consistency_s: u32, now: Times
     found.extend(decisions(status, oldest).into_iter().flatten());
     found.extend(passes(status).into_iter().flatten());
     found.extend(list(&status.list, consistency_s, now).into_iter().flatten());
+    found.extend(status.events.attention());
     found.extend(files(&status.spool));
     found
 }

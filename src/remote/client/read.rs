@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
+use url::Url;
 
 use super::{Http, ONE_CUSTOMER, Terms};
 use crate::remote::client::classify::too_large;
@@ -11,8 +12,8 @@ use crate::remote::error::{ApiCall, ErrorCause, RemoteError};
 use crate::remote::limiter::Share;
 use crate::remote::meter::Meter;
 use crate::remote::wire::{self, CustomerReading};
-use crate::remote::{CustomerAnswer, Remote};
-use komoju_core::{CustomerId, Page, PageQuery};
+use crate::remote::{CustomerAnswer, EventRemote, Remote};
+use komoju_core::{CustomerId, EventPage, Page, PageQuery};
 
 impl Remote for Http {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
@@ -37,26 +38,53 @@ impl Remote for Http {
     }
 }
 
+impl EventRemote for Http {
+    async fn events(&self, query: PageQuery) -> Result<EventPage, RemoteError> {
+        let call = ApiCall::Events { page: query.page };
+        let terms = Terms { share: Share::Event, limit: self.largest_answer };
+        self.page(call, terms, self.page_url("events", query), wire::events).await
+    }
+
+    async fn show_hinted(&self, id: &CustomerId) -> Result<CustomerAnswer, RemoteError> {
+        self.shown(id, Share::Hint).await
+    }
+}
+
 impl Http {
     /// Requests one page of the list and reads it.
     async fn listed(&self, query: PageQuery) -> Result<Page, RemoteError> {
         let call = ApiCall::List { page: query.page };
-        let mut url = self.url(&["customers"]);
-        {
-            let mut pairs = url.query_pairs_mut();
-            pairs
-                .append_pair("page", &query.page.to_string())
-                .append_pair("per_page", &query.per_page.to_string());
-            if let Some(from) = query.created_from {
-                // Whole seconds, as the API writes them.
-                pairs.append_pair("start_time", &format!("{from:.0}"));
-            }
-        }
-        let mut meter = Meter::new(&call, &*self.clock);
         let limit = if query.per_page == 1 { ONE_CUSTOMER } else { self.largest_answer };
         let terms = Terms { share: Share::Read, limit };
-        let listed = match self.get(&call, terms, url, &mut meter).await {
-            Ok(answer) if answer.is_whole => wire::page(&answer.body).map_err(|why| {
+        self.page(call, terms, self.page_url("customers", query), wire::page).await
+    }
+
+    /// Returns the URL of one page of a list.
+    fn page_url(&self, list: &str, query: PageQuery) -> Url {
+        let mut url = self.url(&[list]);
+        let mut pairs = url.query_pairs_mut();
+        pairs
+            .append_pair("page", &query.page.to_string())
+            .append_pair("per_page", &query.per_page.to_string());
+        if let Some(from) = query.created_from {
+            // Whole seconds, as the API writes them.
+            pairs.append_pair("start_time", &format!("{from:.0}"));
+        }
+        drop(pairs);
+        url
+    }
+
+    /// Requests one page of a list and reads it with `read`.
+    async fn page<T>(
+        &self,
+        call: ApiCall,
+        terms: Terms,
+        url: Url,
+        read: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<T, RemoteError> {
+        let (mut meter, limit) = (Meter::new(&call, &*self.clock), terms.limit);
+        let page = match self.get(&call, terms, url, &mut meter).await {
+            Ok(answer) if answer.is_whole => read(&answer.body).map_err(|why| {
                 let cause = ErrorCause::Unusable(self.masker.text(&why));
                 RemoteError { call, cause, retry_after: None }
             }),
@@ -66,11 +94,11 @@ impl Http {
             }
             Err(error) => Err(error),
         };
-        match &listed {
+        match &page {
             Ok(_) => meter.answered(true),
             Err(error) => meter.failed(error),
         }
-        listed
+        page
     }
 
     /// Requests one customer and reads it.

@@ -121,7 +121,7 @@ pub(in crate::store) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bo
 pub(in crate::store) fn remove(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM listed WHERE row = (SELECT row FROM mirror WHERE id = ?1)")?
         .execute([id.as_str()])?;
-    for table in ["recheck", "unlisted"] {
+    for table in ["recheck", "unlisted", "hint", "event"] {
         tx.prepare_cached(&format!("DELETE FROM {table} WHERE customer_id = ?1"))?.execute([id.as_str()])?;
     }
     tx.prepare_cached("DELETE FROM mirror WHERE id = ?1")?.execute([id.as_str()])?;

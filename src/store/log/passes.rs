@@ -165,6 +165,17 @@ pub fn has_whole_sweep(conn: &Conn) -> Result<bool, StoreError> {
     Ok(found.optional()?.is_some())
 }
 
+/// Returns when the last whole sweep finished; `None` before the first one.
+pub fn last_whole_sweep_at(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
+    let finished: Option<String> = conn
+        .prepare_cached(
+            "SELECT finished_at FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held') ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(finished.as_deref().and_then(time::read))
+}
+
 /// Records since when the API refuses the key. Writes only what changes.
 pub fn note_refused(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET refused_since = ?1 WHERE refused_since IS NULL", [at])?;

@@ -153,10 +153,18 @@ pub fn young(
     Ok(young)
 }
 
-/// Returns how many deletions sweeps have recorded since this time.
+/// Returns how many deletions sweeps and events have recorded since this time.
 pub fn deletions_since(conn: &Conn, since: Timestamp) -> Result<u64, StoreError> {
     let from = changes::seq_at(conn, &time::written(since))?;
-    let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted' AND origin = 'sweep'";
+    let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted' AND origin IN ('sweep', 'event')";
+    let count: i64 = conn.query_row(count, [from], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// How many deletions events have recorded since this time.
+pub fn deletions_by_events_since(conn: &Conn, since: Timestamp) -> Result<u64, StoreError> {
+    let from = changes::seq_at(conn, &time::written(since))?;
+    let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted' AND origin = 'event'";
     let count: i64 = conn.query_row(count, [from], |row| row.get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }

@@ -326,7 +326,7 @@ fn plan_null_source(
 
 /// Plans to hold these deletions in a new hold. Deletions that an operator has decided, and
 /// existing holds, are left unchanged.
-fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
+pub(super) fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
     let (mut held, mut superseding) = (Vec::new(), Vec::new());
     for &row in rows {
         // During the sweep an operator may have decided the deletion, or our own push may have

@@ -4,7 +4,7 @@ use super::mirror::Mirror;
 use super::{Failure, Pass, Pull, Report};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::passes;
+use crate::store::log::{passes, recall};
 use crate::store::state::clock::{self, Confirmed};
 use komoju_core::{PassKind, PassOutcome, Tally, time};
 
@@ -39,6 +39,7 @@ impl<R: Remote> Pull<R> {
         self.note(move |tx| {
             passes::progress(tx, id, &tally, position)?;
             passes::finish(tx, id, &at, outcome, error.as_deref())?;
+            recall::match_events(tx, None)?;
             if refused {
                 passes::note_refused(tx, &at)?;
             } else if answered {

@@ -14,7 +14,7 @@ use super::{Pass, Pull};
 use crate::metrics;
 use crate::remote::Remote;
 use crate::store::log::changes::{self, ChangeContext};
-use crate::store::log::{mirror, passes};
+use crate::store::log::{mirror, passes, recall};
 use crate::store::state::account::BoundAccount;
 use crate::store::{Conn, Instance, Reader, Store, StoreError, Tx};
 use komoju_core::plan::absence::HoldReason;
@@ -207,6 +207,7 @@ impl<R: Remote> Pull<R> {
             let at = cause.observed_at.clone();
             let applied = changes::recording(tx, cause, |recorder| apply(tx, recorder, plan, &at));
             let ((), recorded) = applied?;
+            recall::count(tx, origin, &at, recorded.changes())?;
             also(tx, &value, &recorded)?;
             Ok((value, recorded))
         });

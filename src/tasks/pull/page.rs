@@ -330,22 +330,35 @@ fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     }
 }
 
-/// Plans what the GET of one customer changes, if the answer may be applied. Returns whether a
-/// change is recorded.
+/// The effect of the GET of one customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LookupEffect {
+    /// A change is recorded.
+    Recorded,
+    /// The mirror has this state already.
+    Unchanged,
+    /// The answer is not applied.
+    LeftOut,
+}
+
+/// Plans what the GET of one customer changes, if the answer may be applied.
 pub(super) fn plan_lookup(
     view: &mut View<'_>,
     request: &RequestMark,
     customer: Customer,
     reason: ReadReason,
     consistency: Consistency,
-) -> Result<bool, StoreError> {
+) -> Result<LookupEffect, StoreError> {
     let stored = view.find(customer.id())?;
     let read = ReadContext { by: ReadBy::Lookup, requested_at: request.requested_at(), reason, consistency };
     match observe(view, request, customer, stored.as_ref(), read)?.plan {
-        CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
+        CustomerPlan::Record(kind, customer) => {
+            view.record(kind, customer, stored, None).map(|_| LookupEffect::Recorded)
+        }
+        CustomerPlan::Keep => Ok(LookupEffect::Unchanged),
         plan => {
             leave_out(view, plan);
-            Ok(false)
+            Ok(LookupEffect::LeftOut)
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::page::plan_lookup;
+use super::page::{LookupEffect, plan_lookup};
 use super::requests::CustomerLookup;
 use super::view::View;
 use super::{Failure, Pull};
@@ -81,9 +81,9 @@ impl<R: Remote> Pull<R> {
             let is_same = view.end_recheck(&id, customer.as_ref())?;
             let Some(customer) = customer else { return Ok(false) };
             view.end_hold(&id, HoldEnd::Alive)?;
-            let is_recorded = plan_lookup(view, &request, customer, ReadReason::Recheck, consistency)?;
+            let effect = plan_lookup(view, &request, customer, ReadReason::Recheck, consistency)?;
             // The state that was left out is the current one: reads lag longer than configured.
-            let is_exceeded = is_same && is_recorded;
+            let is_exceeded = is_same && effect == LookupEffect::Recorded;
             if is_exceeded {
                 view.note_lag_exceeded();
             }

@@ -26,6 +26,20 @@ pub(super) enum CustomerLookup {
     Unclear(Failure),
 }
 
+impl CustomerLookup {
+    /// Returns the result of requesting one customer. A request that keeps failing is a result and
+    /// no error, so that the caller continues with the next customer.
+    pub(super) fn of(answer: Result<CustomerAnswer, Failure>) -> Result<Self, Failure> {
+        match answer {
+            Ok(CustomerAnswer::Found(customer)) => Ok(Self::Alive(customer)),
+            Ok(CustomerAnswer::Unreadable(bad)) => Ok(Self::Unreadable(bad)),
+            Ok(CustomerAnswer::NotFound) => Ok(Self::Gone),
+            Err(failure @ Failure::Request { .. }) => Ok(Self::Unclear(failure)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
 impl<R: Remote> Pull<R> {
     /// Retries `once` until it succeeds, the API rejects the request, `tries_left` tries have
     /// failed, or the pass is stopped. A stop drops a request in flight, which is safe because a
@@ -70,19 +84,10 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Requests one customer, up to `tries` times. A request that keeps failing is a result and no
-    /// error, so that the caller continues with the next customer.
+    /// Requests one customer, up to `tries` times.
     pub(super) async fn look_up(&self, id: &CustomerId, tries: usize) -> Result<CustomerLookup, Failure> {
-        let shown = self
-            .with_retries(tries, || async { self.remote.show(id).await.map_err(RequestError::Remote) })
-            .await;
-        match shown {
-            Ok(CustomerAnswer::Found(customer)) => Ok(CustomerLookup::Alive(customer)),
-            Ok(CustomerAnswer::Unreadable(bad)) => Ok(CustomerLookup::Unreadable(bad)),
-            Ok(CustomerAnswer::NotFound) => Ok(CustomerLookup::Gone),
-            Err(failure @ Failure::Request { .. }) => Ok(CustomerLookup::Unclear(failure)),
-            Err(failure) => Err(failure),
-        }
+        let request = || async { self.remote.show(id).await.map_err(RequestError::Remote) };
+        CustomerLookup::of(self.with_retries(tries, request).await)
     }
 
     /// Returns up to `count` random live customers of the mirror. A customer with a held, approved

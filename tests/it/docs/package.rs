@@ -99,6 +99,7 @@ fn template_unit_differs_from_the_first_unit_only_in_names() {
         .replace("customers mirror", "customers mirror (%i)")
         .replace("/etc/komoju-sync/config.toml", "/etc/komoju-sync/%i.toml")
         .replace("/etc/komoju-sync/secret-key", "/etc/komoju-sync/%i.secret-key")
+        .replace("/etc/komoju-sync/webhook-secret", "/etc/komoju-sync/%i.webhook-secret")
         .replace("Directory=komoju-sync\n", "Directory=komoju-sync-%i\n")
         .replace("=/var/lib/komoju-sync\n", "=/var/lib/komoju-sync-%i\n");
     assert_eq!(settings(&first), settings(include_str!("../../../systemd/komoju-sync@.service")));

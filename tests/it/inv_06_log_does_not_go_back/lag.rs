@@ -128,7 +128,11 @@ async fn create_is_looked_up_only_when_no_read_can_predate_its_attempt() {
     harness.advance(SignedDuration::from_secs(5));
     harness.drain().await;
     assert_eq!(harness.state("new"), "waiting");
-    assert!(harness.of("new", "reason").contains("is checked once no read can be older"), "{}", harness.of("new", "reason"));
+    assert!(
+        harness.of("new", "reason").contains("is checked once no read can be older"),
+        "{}",
+        harness.of("new", "reason")
+    );
     harness.advance(SignedDuration::from_secs(61));
     harness.drain().await;
     assert_eq!(harness.state("new"), "done");

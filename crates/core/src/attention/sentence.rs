@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Attention, PendingItems, Wipe};
 use crate::PassKind;
-use crate::format::{count, duration};
+use crate::format::{count, duration, grouped};
 
 impl Attention {
     /// Returns a short form for a line that lists many conditions; `None` where such a line omits
@@ -60,6 +60,17 @@ impl fmt::Display for Attention {
             | Self::ImpreciseList { .. }
             | Self::LongUnlisted { .. }
             | Self::LagExceeded { .. } => self.list(f),
+            Self::EventsOff { since, reason } => write!(
+                f,
+                "the event list cannot be read since {since}: {reason}; changes are found by sweeps and probes meanwhile"
+            ),
+            Self::HintsPaused { until, reason } => write!(f, "not followed until {until}: {reason}"),
+            Self::PushesUnreported { pushes } => write!(
+                f,
+                "none of {} in the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* \
+                 (docs/operations.md)",
+                pushes_of(*pushes)
+            ),
             Self::SpoolBlocked(why) => write!(f, "no file is taken: {why}"),
             Self::StuckFile { name, why } => write!(f, "{name} in outbound.spool_dir: it {why}"),
             Self::RefusedFile(name) => write!(
@@ -229,4 +240,9 @@ impl fmt::Display for Wipe {
             ),
         }
     }
+}
+
+/// Names a number of pushes: the plural of "push" is irregular.
+fn pushes_of(n: u64) -> String {
+    if n == 1 { "1 push".to_owned() } else { format!("{} pushes", grouped(n)) }
 }

@@ -57,6 +57,9 @@ fn conditions() -> Vec<Attention> {
         LongUnlisted { count: 1, first: "a".into() },
         LongUnlisted { count: 3, first: "a".into() },
         LagExceeded { at: "T".into(), consistency_s: 120 },
+        EventsOff { since: "T".into(), reason: "GET /events page 1: answered HTTP 500".into() },
+        HintsPaused { until: "T".into(), reason: "many unknown customers".into() },
+        PushesUnreported { pushes: 3 },
         SpoolBlocked("`chown root spool`".into()),
         StuckFile { name: "a.txt".into(), why: "must end in .json".into() },
         RefusedFile("a.json".into()),
@@ -98,6 +101,9 @@ imprecise_list 0 | - | imprecise: 2 customers are verified by single requests, t
 long_unlisted 0 | - | 1 customer answers and was not listed for three sweeps: a
 long_unlisted 0 | - | 3 customers answer and were not listed for three sweeps: a (and 2 more)
 lag_exceeded 0 | - | reads may lag longer than inbound.consistency_s (120 s), last seen at T: raise it
+events_off 0 | - | the event list cannot be read since T: GET /events page 1: answered HTTP 500; changes are found by sweeps and probes meanwhile
+hints_paused 0 | - | not followed until T: many unknown customers
+pushes_unreported 0 | - | none of 3 pushes in the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* (docs/operations.md)
 spool_blocked 0 | - | no file is taken: `chown root spool`
 stuck_file 0 | - | a.txt in outbound.spool_dir: it must end in .json
 refused_file 0 | - | a.json: rejected/a.json.error in outbound.spool_dir gives the reason; correct the file and drop it again, or remove both
@@ -107,7 +113,7 @@ database_locked 0 | - | the database could not be read for 91 s: another program
 
 /// The number of variants, and the index of each. A new variant does not compile until it is listed
 /// here.
-const VARIANTS: usize = 20;
+const VARIANTS: usize = 23;
 
 fn index(attention: &Attention) -> usize {
     match attention {
@@ -131,6 +137,9 @@ fn index(attention: &Attention) -> usize {
         RefusedFile(_) => 17,
         Unobserved => 18,
         DatabaseLocked { .. } => 19,
+        EventsOff { .. } => 20,
+        HintsPaused { .. } => 21,
+        PushesUnreported { .. } => 22,
     }
 }
 

@@ -14,6 +14,11 @@ pub enum ApiCall {
         /// The page number.
         page: u64,
     },
+    /// One page of the event list.
+    Events {
+        /// Which page.
+        page: u64,
+    },
     /// One customer.
     Show {
         /// The id, masked, because an id may contain anything.
@@ -37,6 +42,7 @@ impl fmt::Display for ApiCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List { page } => write!(f, "GET /customers page {page}"),
+            Self::Events { page } => write!(f, "GET /events page {page}"),
             Self::Show { id } => write!(f, "GET /customers/{id}"),
             Self::Create => f.write_str("POST /customers"),
             Self::Update { id } => write!(f, "PATCH /customers/{id}"),

@@ -1,4 +1,6 @@
-//! The listening socket for health and metrics: an IP address, or a Unix socket.
+//! Listening sockets, an IP address or a Unix socket, and the limits of a connection.
+
+pub(super) mod connection;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,19 +17,32 @@ use crate::config::Listen;
 /// SOCKET_MODE controls which users can connect to a socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
-/// `http.listen` cannot be used.
+/// An address cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("http.listen = \"{listen}\": {why}")]
+#[error("{key} = \"{listen}\": {why}")]
 pub struct BindError {
+    /// The key of the configuration that names the address.
+    key: &'static str,
     listen: Listen,
     why: String,
-    may_pass: bool,
+    kind: BindErrorKind,
+}
+
+/// What kind of error prevents listening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindErrorKind {
+    /// Another program listens there.
+    InUse,
+    /// The machine does not have this address yet.
+    NoAddress,
+    /// Anything else: the address or the file system must be changed.
+    Wrong,
 }
 
 impl BindError {
-    /// Whether a later start may succeed: the port is taken, or the address does not exist yet.
-    pub fn may_pass(&self) -> bool {
-        self.may_pass
+    /// Returns the kind of the error.
+    pub fn kind(&self) -> BindErrorKind {
+        self.kind
     }
 }
 
@@ -41,13 +56,13 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Binds the configured address.
-    pub(super) fn bind(listen: &Listen) -> Result<Self, BindError> {
+    /// Binds the address that `key` of the configuration names.
+    pub(super) fn bind(key: &'static str, listen: &Listen) -> Result<Self, BindError> {
         let socket = match listen {
             Listen::Tcp(address) => tcp(*address),
             Listen::Unix(path) => unix(path),
         };
-        socket.map_err(|BindFault { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
+        socket.map_err(|BindFault { why, kind }| BindError { key, listen: listen.clone(), why, kind })
     }
 
     /// Returns the bound address, as a client writes it.
@@ -72,12 +87,12 @@ impl Socket {
 /// Why an address cannot be used.
 struct BindFault {
     why: String,
-    may_pass: bool,
+    kind: BindErrorKind,
 }
 
 impl<T: Into<String>> From<T> for BindFault {
     fn from(why: T) -> Self {
-        Self { why: why.into(), may_pass: false }
+        Self { why: why.into(), kind: BindErrorKind::Wrong }
     }
 }
 
@@ -90,15 +105,13 @@ fn tcp(address: SocketAddr) -> Result<Socket, BindFault> {
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket)
     };
-    let may_pass = |e: &io::Error| matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
-    let refused = |e: io::Error| BindFault { may_pass: may_pass(&e), why: explained(address, &e) };
-    let listener = bound().map_err(refused)?;
-    if !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            "http.listen = \"{address}\": any client that reaches this address can read health and metrics without a password"
-        );
-    }
-    Ok(Socket::Tcp(listener))
+    let kind = |e: &io::Error| match e.kind() {
+        ErrorKind::AddrInUse => BindErrorKind::InUse,
+        ErrorKind::AddrNotAvailable => BindErrorKind::NoAddress,
+        _ => BindErrorKind::Wrong,
+    };
+    let refused = |e: io::Error| BindFault { kind: kind(&e), why: explained(address, &e) };
+    Ok(Socket::Tcp(bound().map_err(refused)?))
 }
 
 /// Returns what is wrong with an IP address, and what to do.
@@ -151,7 +164,7 @@ fn replace_dead(path: &Path, is_socket: bool) -> Result<(), BindFault> {
         Ok(_) => {
             let why =
                 "another program already listens on this path: stop it, or choose another path".to_owned();
-            Err(BindFault { why, may_pass: true })
+            Err(BindFault { why, kind: BindErrorKind::InUse })
         }
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|e| format!("cannot remove the socket that an ended process left: {e}").into()),
