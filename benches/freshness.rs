@@ -2,7 +2,8 @@
 //! KOMOJU while customers change, and the time from each change to its entry in the change log is
 //! printed. After the changes the daemon is watched for as long as asked, to count its requests.
 //!
-//! `cargo bench --bench freshness -- --customers 100000 --changes 1000 --minutes 10 --quiet-minutes 15`
+//! `cargo bench --bench freshness -- --customers 100000 --changes 1000 --minutes 10 --quiet-minutes
+//! 15`
 
 #![expect(clippy::unwrap_used, reason = "a panic ends a measurement that cannot continue")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are the output")]

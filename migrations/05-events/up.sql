@@ -1,9 +1,9 @@
--- Events and webhooks: hints that name a customer to request, and how many changes they reported. Nothing here is newer than
--- SQLite 3.40.
+-- Events and webhooks: hints that name a customer to request, and how many changes they reported.
+-- Nothing here is newer than SQLite 3.40.
 
 UPDATE meta SET schema_version = 5;
 
--- Tables ---------------------------------------------------------------------------------------------------------------
+-- Tables ------------------------------------------------------------------------------------------
 
 -- Events that were read in the last 24 hours, so that a repeat is recognized. Only the id of the customer is kept.
 CREATE TABLE event (
@@ -52,16 +52,18 @@ CREATE TABLE change_event (
     seen_at  TEXT NOT NULL                  -- when the event was read or received
 ) STRICT;
 
--- How many changes were found on a day (UTC), and how many of them an event reported; our own pushes are not counted.
+-- How many changes were found on a day (UTC), and how many of them an event reported. Our own
+-- pushes are not counted.
 CREATE TABLE recall (
     day      TEXT PRIMARY KEY NOT NULL,
     changes  INTEGER NOT NULL,
     reported INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Views ----------------------------------------------------------------------------------------------------------------
+-- Views -------------------------------------------------------------------------------------------
 
--- Each change that was found at KOMOJU since events are counted; event_at is null where no event reported it.
+-- Each change that was found at KOMOJU since events are counted. event_at is null where no event
+-- reported it.
 CREATE VIEW report_freshness AS
 SELECT change_log.seq AS change_seq, change_log.customer_id, change_log.kind, change_log.observed_at, change_log.origin,
        change_event.event_at,
@@ -72,7 +74,7 @@ WHERE change_log.seq > (SELECT counted_from FROM event_state)
   AND change_log.origin IN ('sweep', 'probe', 'event', 'lookup')
   AND change_log.kind <> 'erased';
 
--- Protection -----------------------------------------------------------------------------------------------------------
+-- Protection --------------------------------------------------------------------------------------
 
 CREATE TRIGGER event_protected_insert BEFORE INSERT ON event WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'event: only komoju-sync writes this table'); END;

@@ -104,7 +104,8 @@ pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
             return if e.kind() == BindErrorKind::Wrong { Exit::Usage } else { Exit::Failed };
         }
         if let Some(ReceiverError::Bind(e)) = cause.downcast_ref::<ReceiverError>() {
-            // A port that is in use needs an operator here, because KOMOJU delivers to the other program.
+            // A port that is in use needs an operator here, because KOMOJU delivers to the other
+            // program.
             return if e.kind() == BindErrorKind::NoAddress { Exit::Failed } else { Exit::Usage };
         }
         if app_usage || usage || cause.is::<ReceiverError>() || cause.is::<UsageError>() {

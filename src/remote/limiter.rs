@@ -1,11 +1,9 @@
 //! One limiter for all requests: the rate, and the pause that the remote may ask for.
 //!
-//! `Pace` decides how fast requests may be sent. The requests wait here.
-//!
-//! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push
-//! waits for one request of a sweep at most, and many pushes do not stop the mirror. Among the reads,
-//! those of passes and of hints take turns in the same way, so that hints get at most half of what a
-//! sweep could use. A request for events goes before both, but not twice in a row: there are few.
+//! `Pace` decides how fast requests may be sent, and `Gate` which kind of request is next. The
+//! requests wait here.
+
+mod gate;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,36 +11,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use gate::Gate;
+pub use gate::Share;
+
 use super::pace::{Ceiling, Pace, RefusalEffect};
 use crate::clock::Clock;
 use crate::metrics;
 use komoju_core::ReducedRate;
 use komoju_core::time::LONGEST_PAUSE;
-
-/// The kinds of requests that share the limiter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// A request of a pass.
-    Read,
-    /// A push.
-    Write,
-    /// A request for a customer that an event names.
-    Hint,
-    /// A request for the event list.
-    Event,
-}
-
-impl Share {
-    /// Returns the word in metrics.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Hint => "hint",
-            Self::Event => "event",
-        }
-    }
-}
 
 /// When a request was admitted, by the steady clock.
 #[derive(Clone, Copy, Debug)]
@@ -60,62 +36,6 @@ pub struct Limiter {
     queues: [tokio::sync::Mutex<()>; 4],
     gate: Mutex<Gate>,
     gate_changed: Notify,
-}
-
-/// The shares that wait at the gate, and those that were admitted last.
-#[derive(Debug)]
-struct Gate {
-    waiting: [bool; 4],
-    last: Share,
-    /// The last of the three reading shares.
-    last_reader: Share,
-    /// The last of passes and hints.
-    last_customer_reader: Share,
-}
-
-impl Gate {
-    fn new() -> Self {
-        let last_reader = Share::Hint;
-        Self { waiting: [false; 4], last: Share::Write, last_reader, last_customer_reader: last_reader }
-    }
-
-    fn waits(&self, share: Share) -> bool {
-        self.waiting[share as usize]
-    }
-
-    /// Returns the reading share whose turn it is.
-    fn next_reader(&self) -> Share {
-        let customers = match (self.waits(Share::Read), self.waits(Share::Hint)) {
-            (true, true) if self.last_customer_reader == Share::Read => Some(Share::Hint),
-            (true, _) => Some(Share::Read),
-            (false, true) => Some(Share::Hint),
-            (false, false) => None,
-        };
-        match customers {
-            Some(customers) if !self.waits(Share::Event) || self.last_reader == Share::Event => customers,
-            _ => Share::Event,
-        }
-    }
-
-    /// Whether another share that waits is admitted before this one.
-    fn is_others_turn(&self, share: Share) -> bool {
-        let reads_wait = [Share::Read, Share::Hint, Share::Event].into_iter().any(|share| self.waits(share));
-        match share {
-            Share::Write => reads_wait && self.last == Share::Write,
-            _ => (self.waits(Share::Write) && self.last != Share::Write) || self.next_reader() != share,
-        }
-    }
-
-    /// Records that a request was admitted.
-    fn admitted(&mut self, share: Share) {
-        self.last = share;
-        if share != Share::Write {
-            self.last_reader = share;
-        }
-        if matches!(share, Share::Read | Share::Hint) {
-            self.last_customer_reader = share;
-        }
-    }
 }
 
 /// A pause that the remote asked for.
@@ -360,31 +280,6 @@ mod tests {
             tokio::join!(futures_util::future::join_all(crowd), single);
             assert_eq!(admitted.lock().unwrap().len(), 8 * 6 + 5);
         }
-    }
-
-    /// Returns the order in which the gate admits shares that always wait.
-    fn admissions(waiting: &[Share], count: usize) -> Vec<Share> {
-        let mut gate = Gate::new();
-        waiting.iter().for_each(|share| gate.waiting[*share as usize] = true);
-        (0..count)
-            .map(|_| {
-                let mut next = waiting.iter().copied().filter(|share| !gate.is_others_turn(*share));
-                let share = next.next().expect("a share that waits is admitted");
-                assert_eq!(next.next(), None, "one share is next");
-                gate.admitted(share);
-                share
-            })
-            .collect()
-    }
-
-    #[test]
-    fn hints_get_half_of_the_reads_and_events_go_first() {
-        use Share::{Event, Hint, Read, Write};
-        assert_eq!(admissions(&[Read, Hint], 4), [Read, Hint, Read, Hint]);
-        assert_eq!(admissions(&[Read, Write, Hint], 6), [Read, Write, Hint, Write, Read, Write]);
-        assert_eq!(admissions(&[Read, Hint, Event], 6), [Event, Read, Event, Hint, Event, Read]);
-        assert_eq!(admissions(&[Write, Event], 4), [Event, Write, Event, Write]);
-        assert_eq!(admissions(&[Write], 2), [Write, Write]);
     }
 
     #[tokio::test]

@@ -45,8 +45,8 @@ const CARD_DIGITS: RangeInclusive<usize> = 13..=19;
 /// ordinary words.
 const SHORTEST_PIECE: usize = 12;
 
-/// SHORTEST_SECRET controls how many characters a webhook's secret must have to be hidden. A shorter
-/// one would hide parts of ordinary words.
+/// SHORTEST_SECRET controls how many characters a webhook's secret must have to be hidden. A
+/// shorter one would hide parts of ordinary words.
 const SHORTEST_SECRET: usize = 8;
 
 /// Hides secrets in texts. One masker serves a whole process.
@@ -62,8 +62,8 @@ struct Secret {
     base64: Vec<SecretString>,
 }
 
-/// The keys that this process used before the present one, and the secrets of webhooks. Every masker
-/// hides them, too.
+/// The keys that this process used before the present one, and the secrets of webhooks. Every
+/// masker hides them, too.
 static REMEMBERED: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
 
 /// Hides this key in every text from now on, in every masker.

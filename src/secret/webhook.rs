@@ -1,8 +1,8 @@
 //! The webhook's secret: where it is found, and whether it signed a body.
 //!
 //! The places are those of the secret key: systemd's credential, the file that the configuration
-//! names, the environment. The first one that exists is used. A place that exists and cannot be used
-//! is an error.
+//! names, the environment. The first one that exists is used. A place that exists and cannot be
+//! used is an error.
 //!
 //! Invariants: no error and no `Debug` output shows any part of a secret. No other module reads its
 //! text. A signature is compared in constant time.

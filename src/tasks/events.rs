@@ -1,8 +1,8 @@
 //! The events tail: reads the event list from the cursor on, and stores the hints that follow.
 //!
-//! The cursor moves in the transaction that stores the hints. After a crash the overlap is read again,
-//! and known events are recognized by their ids. An event list that cannot be read stops nothing: the
-//! sweeps and probes find every change later.
+//! The cursor moves in the transaction that stores the hints. After a crash the overlap is read
+//! again, and known events are recognized by their ids. An event list that cannot be read stops
+//! nothing: the sweeps and probes find every change later.
 
 use std::sync::Arc;
 use std::time::Duration;

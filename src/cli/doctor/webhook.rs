@@ -1,4 +1,5 @@
-//! The webhook receiver: whether there is a usable secret, and which machines can reach the address.
+//! The webhook receiver: whether there is a usable secret, and which machines can reach the
+//! address.
 
 use std::io::ErrorKind;
 use std::path::Path;

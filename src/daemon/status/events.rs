@@ -1,4 +1,5 @@
-//! How fresh events keep the mirror: what was read, what is open, and how many changes they reported.
+//! How fresh events keep the mirror: what was read, what is open, and how many changes they
+//! reported.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -40,7 +41,8 @@ pub struct EventsStatus {
     pub without_customer: u64,
     /// How many customers wait to be requested because of an event.
     pub open_hints: u64,
-    /// Since when changes are counted, at most seven days ago; null before the first complete sweep.
+    /// Since when changes are counted, at most seven days ago; null before the first complete
+    /// sweep.
     pub counted_since: Option<String>,
     /// How many changes were found at KOMOJU since then.
     pub changes: u64,
@@ -92,7 +94,8 @@ impl EventsStatus {
         self.changes.saturating_sub(self.reported)
     }
 
-    /// Returns one sentence about how many changes events reported; `None` where nothing is counted.
+    /// Returns one sentence about how many changes events reported; `None` where nothing is
+    /// counted.
     pub fn sentence(&self) -> Option<String> {
         let since = time::read(self.counted_since.as_deref()?)?;
         let since = since.strftime("%A, %Y-%m-%d");

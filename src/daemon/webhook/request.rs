@@ -90,8 +90,8 @@ impl Shared {
             self.note_refused();
             return StatusCode::UNAUTHORIZED;
         }
-        // A ping, an event of another type, or a body that is no event: nothing follows from it, and
-        // a repetition would not change that.
+        // A ping, an event of another type, or a body that is no event: nothing follows from it,
+        // and a repetition would not change that.
         let Some(EventReading::Customer(event)) =
             serde_json::from_slice(&body).ok().map(|value| EventReading::of(&value))
         else {

@@ -5,8 +5,9 @@
 //!                                  └▶ 404: a suspect ─▶ canary ─▶ recorded, or held
 //! ```
 //!
-//! A 404 deletes nothing without the evidence that a sweep needs: the customer is old enough, a canary
-//! answers within a minute, and the deletions since the last sweep stay within the sweep's limit.
+//! A 404 deletes nothing without the evidence that a sweep needs: the customer is old enough, a
+//! canary answers within a minute, and the deletions since the last sweep stay within the sweep's
+//! limit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,7 @@ use crate::store::log::mirror::LiveFilter;
 use crate::store::log::{passes, recall, unlisted};
 use crate::store::{StoreError, Tx, read};
 use crate::tasks::in_flight::RequestMark;
+use komoju_core::format::count;
 use komoju_core::plan::absence::{
     self, AbsenceCheck, AbsenceFindings, AbsencePlan, AbsenceStep, CANARIES, DeletePolicy, LookupAnswer,
 };
@@ -343,7 +345,8 @@ impl<R: EventRemote> Pull<R> {
         if held > 0 {
             tracing::warn!(
                 customers = held,
-                "{held} deletions that events reported are held: see `komoju-sync deletions list`"
+                "{} that events reported not recorded: see `komoju-sync deletions list`",
+                count(held, "deletion")
             );
             self.recent.with(|recent| (0..held).for_each(|_| recent.add(true)));
         }

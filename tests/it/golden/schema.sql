@@ -1,8 +1,17 @@
 -- index change_log_by_customer
 CREATE INDEX change_log_by_customer ON change_log (customer_id, seq)
 
+-- index event_by_customer
+CREATE INDEX event_by_customer ON event (customer_id) WHERE is_open = 1
+
+-- index event_by_seen
+CREATE INDEX event_by_seen ON event (seen_at)
+
 -- index held_customer_by_state
 CREATE INDEX held_customer_by_state ON held_customer (state, customer_id)
+
+-- index hint_by_due
+CREATE INDEX hint_by_due ON hint (due_at) WHERE due_at IS NOT NULL
 
 -- index intents_result
 CREATE INDEX intents_result ON intents (result_customer_id) WHERE result_customer_id IS NOT NULL
@@ -99,6 +108,13 @@ CREATE TABLE busy_field (
     since     TEXT NOT NULL                   -- when the first of these sweeps ended
 ) STRICT, WITHOUT ROWID
 
+-- table change_event
+CREATE TABLE change_event (
+    seq      INTEGER PRIMARY KEY,           -- the change
+    event_at TEXT NOT NULL,                 -- when the event happened, by the clock of this machine
+    seen_at  TEXT NOT NULL                  -- when the event was read or received
+) STRICT
+
 -- table change_log
 CREATE TABLE change_log (
     seq         INTEGER PRIMARY KEY,
@@ -115,12 +131,48 @@ CREATE TABLE change_log (
     chain       BLOB NOT NULL CHECK (length(chain) = 32)
 ) STRICT
 
+-- table event
+CREATE TABLE event (
+    id          TEXT PRIMARY KEY NOT NULL,  -- the event's id at KOMOJU
+    customer_id TEXT,                       -- null where the event names no customer
+    event_at    TEXT NOT NULL,              -- when it happened, by the clock of this machine
+    seen_at     TEXT NOT NULL,              -- when it was read or received first
+    is_open     INTEGER NOT NULL            -- 1 until its change is found, or its customer was read and had not changed
+) STRICT, WITHOUT ROWID
+
+-- table event_state
+CREATE TABLE event_state (
+    one              INTEGER PRIMARY KEY CHECK (one = 1),
+    cursor_at        TEXT,                  -- up to where the event list was read, by the server's clock
+    last_read_at     TEXT,                  -- when the event list was last read
+    last_event_at    TEXT,                  -- when a new event about a customer was last read or received
+    off_since        TEXT,                  -- since when the event list cannot be read …
+    off_reason       TEXT,                  -- … and why; masked
+    gap_at           TEXT,                  -- when more events were new than are read at once
+    paused_until     TEXT,                  -- until when hinted customers are not requested …
+    pause_reason     TEXT,                  -- … and why
+    dropped_at       TEXT,                  -- when hints were dropped for a sweep: older events make no hint
+    without_customer INTEGER NOT NULL DEFAULT 0,  -- how many events about a customer did not name it
+    counted_since    TEXT,                  -- since when changes and their events are counted …
+    counted_from     INTEGER                -- … and the end of the change log then
+) STRICT
+
 -- table held_customer
 CREATE TABLE held_customer (
     hold_id     INTEGER NOT NULL REFERENCES hold (id),
     customer_id TEXT NOT NULL,
     state       TEXT NOT NULL CHECK (state IN ('held', 'approved', 'rejected', 'superseded', 'deleted', 'alive', 'seen')),
     PRIMARY KEY (hold_id, customer_id)
+) STRICT, WITHOUT ROWID
+
+-- table hint
+CREATE TABLE hint (
+    customer_id  TEXT PRIMARY KEY NOT NULL,
+    first_at     TEXT NOT NULL,             -- when the first open hint of it arrived
+    due_at       TEXT,                      -- when it is requested; null once it is answered
+    requested_at TEXT,                      -- when it was requested last
+    is_second    INTEGER NOT NULL,          -- 1 where the request at due_at repeats one that showed nothing new
+    hints        INTEGER NOT NULL           -- rises with each hint, so that one during the request is noticed
 ) STRICT, WITHOUT ROWID
 
 -- table hold
@@ -241,6 +293,13 @@ CREATE TABLE "pass" (
     CHECK ((finished_at IS NULL) = (outcome IS NULL))
 ) STRICT
 
+-- table recall
+CREATE TABLE recall (
+    day      TEXT PRIMARY KEY NOT NULL,
+    changes  INTEGER NOT NULL,
+    reported INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+
 -- table recheck
 CREATE TABLE recheck (
     customer_id TEXT PRIMARY KEY NOT NULL,
@@ -334,6 +393,18 @@ BEGIN SELECT RAISE(ABORT, 'busy_field: only komoju-sync writes this table'); END
 CREATE TRIGGER busy_field_protected_update BEFORE UPDATE ON busy_field WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'busy_field: only komoju-sync writes this table'); END
 
+-- trigger change_event_protected_delete
+CREATE TRIGGER change_event_protected_delete BEFORE DELETE ON change_event WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'change_event: only komoju-sync writes this table'); END
+
+-- trigger change_event_protected_insert
+CREATE TRIGGER change_event_protected_insert BEFORE INSERT ON change_event WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'change_event: only komoju-sync writes this table'); END
+
+-- trigger change_event_protected_update
+CREATE TRIGGER change_event_protected_update BEFORE UPDATE ON change_event WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'change_event: only komoju-sync writes this table'); END
+
 -- trigger change_log_appends
 CREATE TRIGGER change_log_appends BEFORE INSERT ON change_log
 WHEN sqlite_source_id() <> 'komoju-sync' OR NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM change_log)
@@ -358,6 +429,30 @@ BEGIN
     SELECT RAISE(ABORT, 'the change log is append-only: an entry is never changed, and only `komoju-sync erase` redacts it');
 END
 
+-- trigger event_protected_delete
+CREATE TRIGGER event_protected_delete BEFORE DELETE ON event WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'event: only komoju-sync writes this table'); END
+
+-- trigger event_protected_insert
+CREATE TRIGGER event_protected_insert BEFORE INSERT ON event WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'event: only komoju-sync writes this table'); END
+
+-- trigger event_protected_update
+CREATE TRIGGER event_protected_update BEFORE UPDATE ON event WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'event: only komoju-sync writes this table'); END
+
+-- trigger event_state_protected_delete
+CREATE TRIGGER event_state_protected_delete BEFORE DELETE ON event_state WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'event_state: only komoju-sync writes this table'); END
+
+-- trigger event_state_protected_insert
+CREATE TRIGGER event_state_protected_insert BEFORE INSERT ON event_state WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'event_state: only komoju-sync writes this table'); END
+
+-- trigger event_state_protected_update
+CREATE TRIGGER event_state_protected_update BEFORE UPDATE ON event_state WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'event_state: only komoju-sync writes this table'); END
+
 -- trigger held_customer_protected_delete
 CREATE TRIGGER held_customer_protected_delete BEFORE DELETE ON held_customer WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END
@@ -369,6 +464,18 @@ BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `k
 -- trigger held_customer_protected_update
 CREATE TRIGGER held_customer_protected_update BEFORE UPDATE ON held_customer WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END
+
+-- trigger hint_protected_delete
+CREATE TRIGGER hint_protected_delete BEFORE DELETE ON hint WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'hint: only komoju-sync writes this table'); END
+
+-- trigger hint_protected_insert
+CREATE TRIGGER hint_protected_insert BEFORE INSERT ON hint WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'hint: only komoju-sync writes this table'); END
+
+-- trigger hint_protected_update
+CREATE TRIGGER hint_protected_update BEFORE UPDATE ON hint WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'hint: only komoju-sync writes this table'); END
 
 -- trigger hold_protected_delete
 CREATE TRIGGER hold_protected_delete BEFORE DELETE ON hold WHEN sqlite_source_id() <> 'komoju-sync'
@@ -748,6 +855,18 @@ BEGIN SELECT RAISE(ABORT, 'pass: only komoju-sync writes this table'); END
 CREATE TRIGGER pass_protected_update BEFORE UPDATE ON pass WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'pass: only komoju-sync writes this table'); END
 
+-- trigger recall_protected_delete
+CREATE TRIGGER recall_protected_delete BEFORE DELETE ON recall WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'recall: only komoju-sync writes this table'); END
+
+-- trigger recall_protected_insert
+CREATE TRIGGER recall_protected_insert BEFORE INSERT ON recall WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'recall: only komoju-sync writes this table'); END
+
+-- trigger recall_protected_update
+CREATE TRIGGER recall_protected_update BEFORE UPDATE ON recall WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'recall: only komoju-sync writes this table'); END
+
 -- trigger recheck_protected_delete
 CREATE TRIGGER recheck_protected_delete BEFORE DELETE ON recheck WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'recheck: only komoju-sync writes this table'); END
@@ -896,6 +1015,17 @@ SELECT id, kind, started_at, finished_at, outcome, resumed, pages, requests, cus
        unreadable, unverified, error
 FROM pass
 
+-- view report_freshness
+CREATE VIEW report_freshness AS
+SELECT change_log.seq AS change_seq, change_log.customer_id, change_log.kind, change_log.observed_at, change_log.origin,
+       change_event.event_at,
+       round((julianday(change_log.observed_at) - julianday(change_event.event_at)) * 86400.0, 3) AS lag_s
+FROM change_log
+LEFT JOIN change_event ON change_event.seq = change_log.seq
+WHERE change_log.seq > (SELECT counted_from FROM event_state)
+  AND change_log.origin IN ('sweep', 'probe', 'event', 'lookup')
+  AND change_log.kind <> 'erased'
+
 -- view unreadable_customers
 CREATE VIEW unreadable_customers AS
 SELECT id, page, position, reason, first_seen_at, last_seen_at
@@ -907,4 +1037,5 @@ FROM unreadable_customer
 -- columns of held_deletions: hold_id, customer_id, state, opened_at, decided_at, decided_by
 -- columns of mirror_info: log_id, schema_version, account, last_sweep_id, last_sweep_at, live, deleted, head_seq, head_chain
 -- columns of passes: id, kind, started_at, finished_at, outcome, resumed, pages, requests, customers_seen, created, updated, deleted, restored, unreadable, unverified, error
+-- columns of report_freshness: change_seq, customer_id, kind, observed_at, origin, event_at, lag_s
 -- columns of unreadable_customers: id, page, position, reason, first_seen_at, last_seen_at

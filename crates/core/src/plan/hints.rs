@@ -132,8 +132,8 @@ pub fn due_at(now: Timestamp, requested_at: Option<Timestamp>) -> Timestamp {
 pub struct RecentAnswers(VecDeque<bool>);
 
 impl RecentAnswers {
-    /// Adds an answer. `is_missing` says that there is no such customer, and that this is not proven
-    /// to be a deletion.
+    /// Adds an answer. `is_missing` says that there is no such customer, and that this is not
+    /// proven to be a deletion.
     pub fn add(&mut self, is_missing: bool) {
         if self.0.len() == RECENT {
             self.0.pop_front();
