@@ -5,7 +5,8 @@ UPDATE meta SET schema_version = 5;
 
 -- Tables ------------------------------------------------------------------------------------------
 
--- Events that were read in the last 24 hours, so that a repeat is recognized. Only the id of the customer is kept.
+-- Events that were read in the last 24 hours, so that a repeat is recognized. Only the id of the
+-- customer is kept.
 CREATE TABLE event (
     id          TEXT PRIMARY KEY NOT NULL,  -- the event's id at KOMOJU
     customer_id TEXT,                       -- null where the event names no customer
