@@ -18,6 +18,7 @@ use super::{Exit, change_lines};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::App;
+use crate::daemon::status::Status;
 use crate::store::log::mirror::{self, LiveFilter};
 use crate::store::outbox::accept;
 use crate::store::outbox::queue::{self, IntentFilter};
@@ -92,7 +93,7 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
     // An error of the scenario stops the daemon too, so it is reported first.
     scenario?;
     ran?;
-    report_end(&Reader::open(database)?)?;
+    report_end(&Reader::open(database)?, &config)?;
     sandbox.stop().await;
     Ok(())
 }
@@ -109,7 +110,8 @@ fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
     let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     let text = format!(
         "[api]\nbase_url = \"{}\"\nsecret_key_file = {}\n[rate_limit]\nrequests_per_second = 0\n\
-         [database]\npath = {}\n[outbound]\nspool_dir = {}\n[inbound]\nsweep_cron = \"*/2 * * * * *\"\nprobe_cron = \"*/2 * * * * *\"\nconsistency_s = 0\n",
+         [database]\npath = {}\n[outbound]\nspool_dir = {}\n[inbound]\nsweep_cron = \"*/15 * * * * *\"\nprobe_cron = \"*/15 * * * * *\"\nconsistency_s = 0\n\
+         [events]\nfastest_s = 1\n",
         sandbox.base_url(),
         quoted(&key_file),
         quoted(&directory.join("komoju.db")),
@@ -262,7 +264,10 @@ fn invite(config: &Config) {
     );
 }
 
-fn report_end(reader: &Reader) -> anyhow::Result<()> {
+fn report_end(reader: &Reader, config: &Config) -> anyhow::Result<()> {
+    if let Some(sentence) = Status::read(reader, config, SystemClock::new().now())?.events.sentence() {
+        say(&format!("events   {sentence}"))?;
+    }
     let info = read::mirror_info(reader)?;
     let (live, deleted) = (count(info.number("live").unsigned_abs(), "customer"), info.number("deleted"));
     let verified = crate::store::log::verify::verify(reader, None)?;

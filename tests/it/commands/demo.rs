@@ -26,6 +26,9 @@ fn demo_prints_each_step_and_leaves_no_file() {
         "update by sql, ",
         "create by file, welcome@f3097acbaaf9, is done: change ",
         "delete by cli, goodbye, is done: change ",
+        // Remote changes arrive by events, not only by sweeps.
+        "  event     ",
+        "events   reported ",
         "with 0 findings",
     ] {
         assert!(stdout.contains(part), "{part}: {stdout}");
