@@ -90,12 +90,13 @@ fn status_in_json_keeps_its_keys() {
     harness.expect(0, &["sync"]);
     let status: Value = serde_json::from_str(&harness.expect(0, &["status", "--json"]).stdout).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    insta::assert_snapshot!(keys(&status), @"account_stopped_since approved_deletions busy_fields database_trouble erasure_unfinished held_deletes held_deletions instance intents key_refused_since last_probe last_sweep last_sweep_age_s list mirror outbound_enabled rejected_deletions rejected_files restored_at running slowed spool spool_files stale throttled_until time_left_s tokens_unfinished unreadable unreadable_customers unreadable_new wipe_blocked wipe_blocked_by wipe_unfinished_since");
+    insta::assert_snapshot!(keys(&status), @"account_stopped_since approved_deletions busy_fields database_trouble erasure_unfinished events held_deletes held_deletions instance intents key_refused_since last_probe last_sweep last_sweep_age_s list mirror outbound_enabled rejected_deletions rejected_files restored_at running slowed spool spool_files stale throttled_until time_left_s tokens_unfinished unreadable unreadable_customers unreadable_new wipe_blocked wipe_blocked_by wipe_unfinished_since");
     insta::assert_snapshot!(keys(&status["mirror"]), @"account deleted head_chain head_seq last_sweep_at last_sweep_id live log_id schema_version");
     insta::assert_snapshot!(keys(&status["intents"]), @"cancelled done parked queued rejected sending waiting");
     insta::assert_snapshot!(keys(&status["intents"]["queued"]), @"count oldest oldest_created_at oldest_reason");
     insta::assert_snapshot!(keys(&status["intents"]["done"]), @"count");
     insta::assert_snapshot!(keys(&status["last_sweep"]), @"created customers_seen deleted error finished_at id kind outcome pages requests restored resumed started_at unreadable unverified updated");
+    insta::assert_snapshot!(keys(&status["events"]), @"changes counted_since enabled gap_at last_event_at last_read_at off_reason off_since open_hints pause_reason paused_until pushes pushes_reported reported without_customer");
     insta::assert_snapshot!(keys(&status["list"]), @"ignores_page imprecise lag_exceeded_at long_unlisted long_unlisted_first longest_lag_s verified verified_at");
 }
 
