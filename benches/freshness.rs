@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use jiff::Timestamp;
-use komoju_sandbox::{Options, Sandbox};
+use komoju_sandbox::readings::EventAnswers;
+use komoju_sandbox::{Options, Readings, Sandbox};
 use komoju_sync::store::Reader;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -40,7 +41,10 @@ struct Plan {
     /// For how many minutes after the changes the requests are counted
     #[arg(long, value_name = "MINUTES", default_value_t = 0.5)]
     quiet_minutes: f64,
-    /// Answer the event list with 404, so that only sweeps and probes find changes
+    /// Deliver a webhook for each event, as well as the event list
+    #[arg(long)]
+    webhook: bool,
+    /// Answer the event list with 404, so that only sweeps, probes and webhooks find changes
     #[arg(long)]
     without_events: bool,
     /// The seed of all choices
@@ -56,6 +60,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 
 /// QUIET_AFTER controls when the pace of a quiet list is counted: ten minutes, as the daemon does.
 const QUIET_AFTER: Duration = Duration::from_secs(600);
+
+/// The secret of the webhook.
+const WEBHOOK_SECRET: &str = "a secret for one measurement";
 
 /// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,17 +94,25 @@ struct Change {
 fn main() {
     let plan = Plan::parse();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let options = Options { customers: plan.customers, seed: plan.seed, ..Options::default() };
+    let event_answers = if plan.without_events { EventAnswers::Json404 } else { EventAnswers::Events };
+    let readings = Readings { event_answers, ..Readings::default() };
+    let options = Options { customers: plan.customers, seed: plan.seed, readings, ..Options::default() };
     let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
     let directory = TempDir::new().unwrap();
-    write_config(directory.path(), &sandbox, "requests_per_second = 0");
+    let webhook = format!("unix:{}", directory.path().join("webhook.socket").display());
+    write_config(directory.path(), &sandbox, "requests_per_second = 0", "");
     import(directory.path(), &sandbox);
-    write_config(directory.path(), &sandbox, "");
+    let table = if plan.webhook { format!("[webhook]\nlisten = \"{webhook}\"\n") } else { String::new() };
+    write_config(directory.path(), &sandbox, "", &table);
     let mut daemon = start(directory.path(), &sandbox, &["run"]);
     // The first reading of the event list sets the cursor.
     wait_until(Duration::from_secs(30), || {
         sandbox.world().requests().iter().any(|seen| seen.path.ends_with("/events"))
     });
+    if plan.webhook {
+        let _runtime = runtime.enter();
+        sandbox.register_webhook(&format!("{webhook}:/komoju"), WEBHOOK_SECRET, &[]).unwrap();
+    }
     let changes = change(&plan, &sandbox);
     let settled = wait_until(SETTLES_WITHIN, || latencies(directory.path(), &changes).len() == changes.len());
     report(&plan, directory.path(), &changes, settled);
@@ -111,10 +126,10 @@ fn database(directory: &Path) -> PathBuf {
     directory.join("komoju.db")
 }
 
-/// Writes the default configuration, apart from addresses and `rate_limit`.
-fn write_config(directory: &Path, sandbox: &Sandbox, rate_limit: &str) {
+/// Writes the default configuration, apart from addresses, `rate_limit` and `webhook`.
+fn write_config(directory: &Path, sandbox: &Sandbox, rate_limit: &str, webhook: &str) {
     let text = format!(
-        "[api]\nbase_url = \"{}\"\n[rate_limit]\n{rate_limit}\n[database]\npath = '{}'\n[outbound]\nspool_dir = '{}'\n",
+        "[api]\nbase_url = \"{}\"\n[rate_limit]\n{rate_limit}\n[database]\npath = '{}'\n[outbound]\nspool_dir = '{}'\n{webhook}",
         sandbox.base_url(),
         database(directory).display(),
         directory.join("spool").display(),
@@ -126,6 +141,7 @@ fn start(directory: &Path, sandbox: &Sandbox, arguments: &[&str]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_komoju-sync"))
         .env("KOMOJU_SECRET_KEY", sandbox.key())
+        .env("KOMOJU_WEBHOOK_SECRET", WEBHOOK_SECRET)
         .arg("--config")
         .arg(directory.join("config.toml"))
         .args(arguments)
