@@ -201,6 +201,7 @@ impl App {
                 EventTail::new(
                     Arc::clone(&store),
                     Arc::clone(&remote),
+                    Arc::clone(&key),
                     Arc::clone(&clock),
                     settings,
                     round.clone(),

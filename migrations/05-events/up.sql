@@ -61,6 +61,9 @@ CREATE TABLE recall (
     reported INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Our own pushes in the change log: `status` counts the newest ones.
+CREATE INDEX change_log_by_intent ON change_log (seq) WHERE origin = 'intent';
+
 -- Views -------------------------------------------------------------------------------------------
 
 -- Each change that was found at KOMOJU since events are counted. event_at is null where no event

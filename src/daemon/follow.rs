@@ -7,6 +7,7 @@ use super::App;
 use crate::heartbeat;
 use crate::store::StoreError;
 use crate::tasks::events::{TailMemory, TailReport};
+use crate::tasks::pull::HintWait;
 
 /// AFTER_BUSY controls how long a loop pauses if another program keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(5);
@@ -51,16 +52,16 @@ impl App {
     /// Requests the customers that events name, until the work with this key stops.
     pub(super) async fn read_hinted(&self) -> Result<(), StoreError> {
         while !self.round.is_cancelled() {
-            let next = match self.keeping_rate(self.pull.read_hinted()).await {
+            let HintWait { wait, is_blocked } = match self.keeping_rate(self.pull.read_hinted()).await {
                 Ok(next) => next,
-                Err(e) if e.is_busy() => Some(AFTER_BUSY),
+                Err(e) if e.is_busy() => HintWait { wait: Some(AFTER_BUSY), is_blocked: true },
                 Err(e) => return Err(e),
             };
             let _idle = heartbeat::idle();
             tokio::select! {
                 () = self.round.cancelled() => {}
-                () = self.signals.hinted.notified() => {}
-                () = self.clock.sleep(next.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)) => {}
+                () = self.signals.hinted.notified(), if !is_blocked => {}
+                () = self.clock.sleep(wait.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)) => {}
             }
         }
         Ok(())

@@ -42,6 +42,7 @@ impl App {
                 Due::Stop => return Ok(()),
                 Due::Pass(kind) => kind,
                 Due::ExtraSweep if schedule.allows_extra_sweep(self.clock.elapsed()) => PassKind::Sweep,
+                // It is due when the time has passed.
                 Due::ExtraSweep => continue,
                 Due::Recheck => {
                     let wait = self.recheck().await?;
@@ -72,6 +73,7 @@ impl App {
             () = sweep_due.notified(), if has_key => Due::Pass(PassKind::Sweep),
             () = self.signals.customer_missing.notified(), if has_key => Due::ExtraSweep,
             () = probe_due.notified(), if has_key => Due::Pass(PassKind::Probe),
+            () = self.sleep_until(schedule.extra_sweep_due), if has_key => Due::ExtraSweep,
             () = self.sleep_until(Some(schedule.recheck_at)), if has_key => Due::Recheck,
             () = self.signals.refused.notified() => Due::RefusedKey,
         }
@@ -149,6 +151,8 @@ struct Schedule {
     failures: u32,
     /// When the last extra sweep began.
     extra_sweep_at: Option<Duration>,
+    /// When an extra sweep is due that was wanted too soon after the last one.
+    extra_sweep_due: Option<Duration>,
     /// When single customers are requested again; at the start at once.
     recheck_at: Duration,
 }
@@ -182,8 +186,9 @@ impl Schedule {
     /// Returns whether an extra sweep may begin now, and records it if so.
     fn allows_extra_sweep(&mut self, now: Duration) -> bool {
         let is_allowed = self.extra_sweep_at.is_none_or(|at| now.saturating_sub(at) >= EXTRA_SWEEP_EVERY);
-        if is_allowed {
-            self.extra_sweep_at = Some(now);
+        match is_allowed {
+            true => (self.extra_sweep_at, self.extra_sweep_due) = (Some(now), None),
+            false => self.extra_sweep_due = self.extra_sweep_at.map(|at| at + EXTRA_SWEEP_EVERY),
         }
         is_allowed
     }
@@ -197,6 +202,9 @@ impl Schedule {
     fn record(&mut self, kind: PassKind, ended: PassEnd, now: Duration, jitter: f64) -> Option<Duration> {
         // The pass may have left customers out.
         self.recheck_at = now;
+        if kind == PassKind::Sweep {
+            self.extra_sweep_due = None;
+        }
         match (kind, ended) {
             (_, PassEnd::KeyRefused) => self.wait_for_key(now),
             (PassKind::Sweep, PassEnd::Failed) => {
@@ -265,5 +273,8 @@ mod tests {
         let mut schedule = Schedule::default();
         let allowed = [0, 1, 899, 900, 901].map(|s| schedule.allows_extra_sweep(Duration::from_secs(s)));
         assert_eq!(allowed, [true, false, false, true, false]);
+        assert_eq!(schedule.extra_sweep_due, Some(Duration::from_secs(1800)), "the wish is remembered");
+        schedule.record(PassKind::Sweep, PassEnd::Done, NOW, 0.5);
+        assert_eq!(schedule.extra_sweep_due, None, "a sweep at its tick fulfils it");
     }
 }

@@ -133,6 +133,8 @@ impl App {
                         (self.status_requests.clone(), self.heartbeats.clone());
                     let (trouble, work_in_use) = (self.trouble.clone(), self.work_in_use.clone());
                     work_in_use.send_replace(next.work_in_use.borrow().clone());
+                    // A webhook that used the work before may have woken only its loops.
+                    next.signals.hinted.notify_one();
                     return Ok(Some(Self {
                         statuses,
                         status_requests,

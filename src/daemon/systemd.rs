@@ -19,9 +19,9 @@ use crate::store::sibling;
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
 /// ALLOWANCE controls how long a loop may make no progress, in addition to the time of one request.
-/// The slowest rate limit, the turn of the other share, and the longest wait between two tries fit
+/// The slowest rate limit, the turns of the other shares, and the longest wait between two tries fit
 /// into it.
-const ALLOWANCE: Duration = Duration::from_secs(90);
+const ALLOWANCE: Duration = Duration::from_secs(180);
 
 /// CHECK_EVERY controls how often the heartbeats are checked without a watchdog.
 const CHECK_EVERY: Duration = Duration::from_secs(30);

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::remote::{ErrorClass, EventRemote, RemoteError};
+use crate::secret::SecretKey;
 use crate::store::log::{hints, passes, recall};
-use crate::store::state::events;
-use crate::store::{Store, StoreError, read};
+use crate::store::state::{account, events};
+use crate::store::{Store, StoreError};
 use komoju_core::event::EventPage;
-use komoju_core::plan::tail::{self, Depth, EventsPageFacts, OVERLAP, TailStep, TailWalk};
+use komoju_core::plan::tail::{self, Depth, EventsPageFacts, TailStep, TailWalk};
 use komoju_core::{PageQuery, time};
 
 /// WHOLE_OVERLAP_EVERY controls how often the whole overlap is read.
@@ -27,6 +28,9 @@ const AFTER_REJECTED: Duration = Duration::from_secs(3600);
 
 /// LONGEST_PAGE controls how many events are requested in one page.
 const LONGEST_PAGE: u32 = 100;
+
+/// SMALLER_PAGES controls by how much pages are made smaller where one is too large.
+const SMALLER_PAGES: u32 = 10;
 
 /// How the event list is read.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,7 @@ pub struct TailReport {
 pub struct EventTail<R> {
     store: Arc<Store>,
     remote: Arc<R>,
+    key: Arc<SecretKey>,
     clock: Arc<dyn Clock>,
     settings: TailSettings,
     stop: CancellationToken,
@@ -89,18 +94,20 @@ impl<R: EventRemote> EventTail<R> {
     pub fn new(
         store: Arc<Store>,
         remote: Arc<R>,
+        key: Arc<SecretKey>,
         clock: Arc<dyn Clock>,
         settings: TailSettings,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, remote, clock, settings, stop }
+        Self { store, remote, key, clock, settings, stop }
     }
 
     /// Reads the events that are new. An error is the database's; a list that cannot be read is
     /// noted, and returned as a longer wait.
     pub async fn read(&self, memory: &mut TailMemory) -> Result<TailReport, StoreError> {
-        // The passes find out when the key is accepted again.
-        if self.store.read(read::obstacles).await?.0.is_some() {
+        // The passes find out whether the key is accepted, and whether it reads this account.
+        let key = Arc::clone(&self.key);
+        if !self.store.read(move |conn| account::is_accepted(conn, &key)).await? {
             return Ok(TailReport { wait: self.settings.slowest, ..TailReport::default() });
         }
         let now = self.clock.elapsed();
@@ -128,18 +135,42 @@ impl<R: EventRemote> EventTail<R> {
         }
     }
 
+    /// Reads the pages of the list, with smaller pages where one is too large.
     async fn read_pages(&self, depth: Depth) -> Result<TailReport, TailError> {
         let Some(cursor) = self.cursor().await? else {
             // The first request tells the server's time.
             return self.begin().await;
         };
-        let from = cursor.checked_sub(OVERLAP).unwrap_or(Timestamp::MIN);
-        let per_page = self.settings.per_page.min(LONGEST_PAGE);
-        let mut walk = TailWalk::new(from, per_page, depth);
+        // A cursor in the future was written while a clock was ahead.
+        let cursor = tail::cursor(cursor, None, self.server_now());
+        let mut per_page = self.settings.per_page.min(LONGEST_PAGE);
+        loop {
+            match self.read_pages_of(depth, cursor, per_page).await {
+                Err(TailError::Remote(e)) if e.is_too_large() && per_page > 1 => {
+                    per_page = per_page.div_ceil(SMALLER_PAGES);
+                }
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_pages_of(
+        &self,
+        depth: Depth,
+        cursor: Timestamp,
+        per_page: u32,
+    ) -> Result<TailReport, TailError> {
+        let mut walk = TailWalk::new(cursor, per_page, depth);
+        let from = walk.from();
         let mut report = TailReport::default();
         let (mut page, mut cursor) = (1, cursor);
         loop {
-            let read = self.request(PageQuery { page, per_page, created_from: Some(from) }).await?;
+            let query = PageQuery { page, per_page, created_from: Some(from) };
+            let read = match self.request(query).await {
+                // How the API answers a page past the end is not known.
+                Err(TailError::Remote(e)) if page > 1 && e.is_not_found() => break,
+                read => read?,
+            };
             cursor = tail::cursor(cursor, read.newest, self.server_now());
             let (events, per_page, newest) = (read.len(), read.per_page, read.newest);
             let about_customers = read.events.len() as u64;
@@ -189,9 +220,7 @@ impl<R: EventRemote> EventTail<R> {
             .write(move |tx| {
                 let taken = hints::take(tx, &page.events, times)?;
                 // An event may report a change that a sweep has found before.
-                if taken.new > taken.hinted {
-                    recall::match_events(tx, None)?;
-                }
+                taken.unhinted.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
                 Ok(taken)
             })
             .await
@@ -204,7 +233,6 @@ impl<R: EventRemote> EventTail<R> {
         self.store
             .write(move |tx| {
                 events::note_read(tx, cursor, &at)?;
-                passes::note_accepted(tx, &at)?;
                 recall::start(tx, now)?;
                 if is_gap {
                     hints::leave_to_sweep(tx, &at)?;

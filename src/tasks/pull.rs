@@ -65,6 +65,7 @@ use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, PassId, PassKind, PassOutcome, Tally, time};
 
 pub use failure::{Failure, RequestError};
+pub use hints::HintWait;
 pub use mirror::{DryRun, PlannedEffect, PlannedWrite};
 pub use report::Report;
 

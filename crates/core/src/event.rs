@@ -7,6 +7,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::fingerprint::fingerprint;
 use crate::{CustomerId, time};
 
 /// LONGEST_ID controls how many characters of an event's id are kept.
@@ -46,16 +47,23 @@ impl EventReading {
             return Self::Other;
         }
         let customer = value.get("data").and_then(customer_of);
-        let created = value.get("created_at").and_then(Value::as_str);
-        let id = match value.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()) {
-            Some(id) => id.chars().take(LONGEST_ID).collect(),
-            // Repeats of it are recognized by what else it says.
-            None => {
-                let customer = customer.as_ref().map_or("", CustomerId::as_str);
-                format!("{kind} {} {customer}", created.unwrap_or_default())
-            }
+        let created_at = value.get("created_at").and_then(time_of);
+        let id = match value.get("id") {
+            Some(Value::String(id)) if !id.is_empty() => id.chars().take(LONGEST_ID).collect(),
+            Some(Value::Number(id)) => id.to_string(),
+            // Repeats of it are recognized by all that it says.
+            _ => fingerprint(value.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
         };
-        Self::Customer(Event { id, customer, created_at: created.and_then(time::read) })
+        Self::Customer(Event { id, customer, created_at })
+    }
+}
+
+/// Reads a time that is written as RFC 3339 or as seconds since 1970.
+fn time_of(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::String(text) => time::read(text),
+        Value::Number(seconds) => Timestamp::from_second(seconds.as_i64()?).ok(),
+        _ => None,
     }
 }
 
@@ -75,8 +83,8 @@ pub struct EventPage {
 impl EventPage {
     /// Adds one item of the answer's `data`; `None` is an item that is not JSON.
     pub fn add(&mut self, item: Option<&Value>) {
-        let created_at = item.and_then(|item| item.get("created_at")).and_then(Value::as_str);
-        self.newest = self.newest.max(created_at.and_then(time::read));
+        let created_at = item.and_then(|item| item.get("created_at"));
+        self.newest = self.newest.max(created_at.and_then(time_of));
         match item.map(EventReading::of) {
             Some(EventReading::Customer(event)) => self.events.push(event),
             Some(EventReading::Other | EventReading::Unreadable) | None => self.others += 1,
@@ -165,6 +173,18 @@ mod tests {
         let (one, other) = (event("2026-01-01T00:00:00Z"), event("2026-01-01T00:00:01Z"));
         assert_eq!(one, event("2026-01-01T00:00:00Z"));
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn id_and_time_may_be_numbers() {
+        let event = |id: u32| {
+            read(json!({"id": id, "type": "customer.updated", "created_at": 1_700_000_000, "data": "c"}))
+        };
+        assert_eq!((event(12).id, event(13).id), ("12".to_owned(), "13".to_owned()));
+        assert_eq!(event(12).created_at, Timestamp::from_second(1_700_000_000).ok());
+        let nameless =
+            |email: &str| read(json!({"type": "customer.updated", "data": {"id": "c", "email": email}})).id;
+        assert_ne!(nameless("a@example.jp"), nameless("b@example.jp"), "another update is no repeat");
     }
 
     #[test]

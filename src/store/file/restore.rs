@@ -33,7 +33,7 @@ use super::copy_job::{CopyJob, CopyStep};
 use super::open::{self, TargetFile};
 use super::place;
 use crate::store::log::changes::{self, Head};
-use crate::store::log::{holds, mirror, passes, verify};
+use crate::store::log::{hints, holds, mirror, passes, verify};
 use crate::store::outbox::engine;
 use crate::store::{Conn, Instance, StoreError, Tx};
 
@@ -166,6 +166,9 @@ fn reset_for_use(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     let parked = engine::park_all(tx, at)?;
     passes::close_orphans(tx, at)?;
     holds::hold_all_from(tx, at)?;
+    hints::reset(tx)?;
+    // The first sweep requests each customer that it does not list.
+    tx.execute("DELETE FROM unlisted", [])?;
     // Send alerts again, because intents are parked now.
     tx.execute("DELETE FROM alert", [])?;
     // The API's answers in it are out of date.

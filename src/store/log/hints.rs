@@ -18,16 +18,22 @@ const KEEP_EVENTS: SignedDuration = SignedDuration::from_hours(24);
 /// KEEP_ANSWERED controls for how long the last request of an answered hint is known.
 const KEEP_ANSWERED: SignedDuration = SignedDuration::from_mins(1);
 
-/// LONGEST_WAIT controls which times of hints are taken for an error of the clock.
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(3);
+/// KEEP_DROPPED controls for how long a dropped hint is kept: longer than its request can take.
+const KEEP_DROPPED: SignedDuration = SignedDuration::from_hours(1);
+
+/// LONGEST_WAIT controls which times of hints are taken for an error of the clock: no read may lag
+/// longer than an hour.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(65);
 
 /// What became of events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenEvents {
     /// How many were not known before.
     pub new: u64,
     /// How many of the new ones made a hint.
     pub hinted: u64,
+    /// The customers of new events that made no hint, because a sweep reads them.
+    pub unhinted: Vec<CustomerId>,
     /// How many hints were dropped because there were too many: a sweep must read the customers.
     pub dropped: u64,
 }
@@ -43,6 +49,8 @@ pub fn take(
     let seen_at = time::written(now);
     let dropped_at: Option<String> =
         tx.prepare_cached("SELECT dropped_at FROM event_state")?.query_row([], |row| row.get(0))?;
+    // A time in the future was written by a clock that was wrong.
+    let dropped_at = dropped_at.filter(|dropped_at| *dropped_at <= seen_at);
     for event in events {
         // An event from the future has the time at which it was read.
         let event_at = event.created_at.map_or(now, |at| local_time(at, now, server_now).min(now));
@@ -64,7 +72,9 @@ pub fn take(
         taken.new += 1;
         match customer {
             // The sweep that replaced the dropped hints reads this customer too.
-            Some(_) if dropped_at.as_ref().is_some_and(|dropped_at| event_at <= *dropped_at) => {}
+            Some(id) if dropped_at.as_ref().is_some_and(|dropped_at| event_at <= *dropped_at) => {
+                taken.unhinted.push(id.clone());
+            }
             Some(id) => {
                 hint(tx, id, now)?;
                 taken.hinted += 1;
@@ -119,10 +129,12 @@ pub fn leave_to_sweep(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
 fn forget_old(tx: &Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
     let before = |age| time::written(now.checked_sub(age).unwrap_or(Timestamp::MIN));
     tx.prepare_cached("DELETE FROM event WHERE seen_at < ?1")?.execute([before(KEEP_EVENTS)])?;
+    // A dropped hint may be in the middle of its request.
     tx.prepare_cached(
-        "DELETE FROM hint WHERE due_at IS NULL AND (requested_at IS NULL OR requested_at < ?1)",
+        "DELETE FROM hint WHERE due_at IS NULL
+         AND (requested_at < ?1 OR (requested_at IS NULL AND first_at < ?2))",
     )?
-    .execute([before(KEEP_ANSWERED)])?;
+    .execute([before(KEEP_ANSWERED), before(KEEP_DROPPED)])?;
     Ok(())
 }
 
@@ -150,19 +162,23 @@ pub struct DueHint {
     pub is_second: bool,
     /// How many hints of it have arrived.
     pub hints: i64,
+    /// Whether it is live in the mirror.
+    pub is_live: bool,
     /// The last change of the customer in the log; 0 where the mirror does not know it.
     pub seq: i64,
 }
 
-/// Returns up to `most` hints that are due, the longest due first; none while hints pause.
+/// Returns up to `most` hints that are due, first requests before second ones; none while hints
+/// pause.
 pub fn due(conn: &Conn, now: Timestamp, most: u32) -> Result<Vec<DueHint>, StoreError> {
     if paused_until(conn, now)?.is_some() {
         return Ok(Vec::new());
     }
     let mut statement = conn.prepare_cached(
-        "SELECT customer_id, first_at, is_second, hints, coalesce(mirror.seq, 0) AS seq
+        "SELECT customer_id, first_at, is_second, hints, coalesce(mirror.seq, 0) AS seq,
+                mirror.seq IS NOT NULL AND deleted_at IS NULL AS is_live
          FROM hint LEFT JOIN mirror ON mirror.id = customer_id
-         WHERE due_at <= ?1 OR due_at > ?2 ORDER BY due_at LIMIT ?3",
+         WHERE due_at <= ?1 OR due_at > ?2 ORDER BY is_second, due_at LIMIT ?3",
     )?;
     // A time that far ahead was written by a clock that was wrong.
     let ahead = time::written(now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX));
@@ -173,6 +189,7 @@ pub fn due(conn: &Conn, now: Timestamp, most: u32) -> Result<Vec<DueHint>, Store
             first_at: time::read(&first_at).unwrap_or(now),
             is_second: row.get("is_second")?,
             hints: row.get("hints")?,
+            is_live: row.get("is_live")?,
             seq: row.get("seq")?,
         })
     })?;
@@ -233,6 +250,22 @@ pub fn paused_until(conn: &Conn, now: Timestamp) -> Result<Option<Timestamp>, St
     Ok(until.filter(|until| until.duration_since(now) <= hints::PAUSE_FOR))
 }
 
+/// Forgets the hints and why they wait: the database is used for another account, or was restored.
+pub fn reset(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM hint", [])?;
+    forget_obstacles(tx)
+}
+
+/// Forgets why events and hints wait: another key reads the account.
+pub fn forget_obstacles(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE event_state SET off_since = NULL, off_reason = NULL, paused_until = NULL, pause_reason = NULL,
+             dropped_at = NULL, gap_at = NULL",
+        [],
+    )?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,7 +292,7 @@ mod tests {
     fn repeated_event_makes_one_hint() {
         with_store(|tx| {
             let one = [event("e1", "a", 0), event("e1", "a", 0)];
-            assert_eq!(taken(tx, &one, 1), TakenEvents { new: 1, hinted: 1, dropped: 0 });
+            assert_eq!(taken(tx, &one, 1), TakenEvents { new: 1, hinted: 1, ..TakenEvents::default() });
             assert_eq!(taken(tx, &one, 2), TakenEvents::default());
             assert_eq!(due(tx, at(2), 10).unwrap().len(), 1);
         });
@@ -304,7 +337,9 @@ mod tests {
             assert_eq!(taken(tx, &events[500..], 10).dropped, 501);
             assert_eq!(due(tx, at(11), 600).unwrap(), []);
             // What happened before the sweep starts makes no hint; what happens later does.
-            assert_eq!(taken(tx, &[event("late", "c1", 9)], 12).hinted, 0);
+            let late = taken(tx, &[event("late", "c1", 9)], 12);
+            assert_eq!((late.hinted, late.unhinted.len()), (0, 1));
+            assert_eq!(taken(tx, &[event("ahead", "c2", 0)], 5).hinted, 1, "a clock was set back");
             assert_eq!(taken(tx, &[event("next", "c1", 11)], 12).hinted, 1);
         });
     }
@@ -314,7 +349,7 @@ mod tests {
         with_store(|tx| {
             let nameless = Event { id: "e".into(), customer: None, created_at: None };
             let dotted = event("d", "..", 0);
-            assert_eq!(taken(tx, &[nameless, dotted], 1), TakenEvents { new: 2, hinted: 0, dropped: 0 });
+            assert_eq!(taken(tx, &[nameless, dotted], 1), TakenEvents { new: 2, ..TakenEvents::default() });
             let count: i64 =
                 tx.query_row("SELECT without_customer FROM event_state", [], |row| row.get(0)).unwrap();
             assert_eq!(count, 2);

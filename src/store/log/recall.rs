@@ -8,6 +8,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
+use super::mirror::id_in;
 use super::{changes, passes};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{CustomerId, Origin, time};
@@ -37,14 +38,16 @@ impl Recall {
     }
 }
 
-/// Begins to count, once a complete sweep exists: before it, every customer is a change.
+/// Begins to count, once a complete sweep exists: before it, every customer is a change. Where no
+/// event was ever read or received, nothing is counted.
 pub fn start(tx: &Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
     if counted_from(tx)?.is_some() || !passes::has_whole_sweep(tx)? {
         return Ok(());
     }
     let head = changes::head(tx)?.seq;
     tx.execute(
-        "UPDATE event_state SET counted_since = ?1, counted_from = ?2",
+        "UPDATE event_state SET counted_since = ?1, counted_from = ?2
+         WHERE last_read_at IS NOT NULL OR last_event_at IS NOT NULL",
         params![time::written(now), head],
     )?;
     Ok(())
@@ -75,20 +78,36 @@ fn is_counted(origin: Origin) -> bool {
 /// An event that has no change yet.
 struct OpenEvent {
     id: String,
-    customer: String,
     event_at: String,
     seen_at: String,
 }
 
-/// Finds the changes of open events, of one customer or of all.
-pub fn match_events(tx: &Tx<'_>, customer: Option<&CustomerId>) -> Result<(), StoreError> {
+/// Finds the changes of a customer's open events.
+pub fn match_events(tx: &Tx<'_>, customer: &CustomerId) -> Result<(), StoreError> {
     match_from(tx, customer, |event| event.event_at.clone())
+}
+
+/// Finds the events of the changes after this entry of the log.
+pub fn match_changes(tx: &Tx<'_>, after_seq: i64) -> Result<(), StoreError> {
+    let Some(from) = counted_from(tx)? else { return Ok(()) };
+    // CROSS JOIN keeps the order of the tables: a pass records few changes, and many events may be
+    // open.
+    let mut statement = tx.prepare_cached(
+        "SELECT DISTINCT change_log.customer_id FROM change_log
+         CROSS JOIN event ON event.customer_id = change_log.customer_id AND is_open = 1
+         WHERE seq > ?1",
+    )?;
+    let customers = statement.query_map([after_seq.max(from)], |row| id_in(row, 0))?;
+    for customer in customers.collect::<Result<Vec<_>, _>>()? {
+        match_events(tx, &customer)?;
+    }
+    Ok(())
 }
 
 /// Ends the open events of a customer that was read and had not changed. A change that was observed
 /// shortly before an event still belongs to it.
 pub fn close(tx: &Tx<'_>, customer: &CustomerId) -> Result<(), StoreError> {
-    match_from(tx, Some(customer), |event| {
+    match_from(tx, customer, |event| {
         let at = time::read(&event.event_at).unwrap_or(Timestamp::MIN);
         time::written(at.checked_sub(EARLIEST).unwrap_or(Timestamp::MIN))
     })?;
@@ -99,7 +118,7 @@ pub fn close(tx: &Tx<'_>, customer: &CustomerId) -> Result<(), StoreError> {
 
 fn match_from(
     tx: &Tx<'_>,
-    customer: Option<&CustomerId>,
+    customer: &CustomerId,
     earliest: impl Fn(&OpenEvent) -> String,
 ) -> Result<(), StoreError> {
     let Some(from) = counted_from(tx)? else { return Ok(()) };
@@ -109,7 +128,7 @@ fn match_from(
     )?;
     for event in open_events(tx, customer)? {
         let found: Option<(i64, String, String)> = change
-            .query_row(params![event.customer, earliest(&event), from], |row| {
+            .query_row(params![customer.as_str(), earliest(&event), from], |row| {
                 Ok((row.get("seq")?, row.get("observed_at")?, row.get("origin")?))
             })
             .optional()?;
@@ -121,19 +140,12 @@ fn match_from(
     Ok(())
 }
 
-fn open_events(tx: &Tx<'_>, customer: Option<&CustomerId>) -> Result<Vec<OpenEvent>, StoreError> {
-    let one = if customer.is_some() { "AND customer_id = ?1" } else { "AND ?1 IS NULL" };
-    let mut statement = tx.prepare_cached(&format!(
-        "SELECT id, customer_id, event_at, seen_at FROM event WHERE is_open = 1 AND customer_id IS NOT NULL {one}
-         ORDER BY event_at"
-    ))?;
-    let events = statement.query_map([customer.map(CustomerId::as_str)], |row| {
-        Ok(OpenEvent {
-            id: row.get("id")?,
-            customer: row.get("customer_id")?,
-            event_at: row.get("event_at")?,
-            seen_at: row.get("seen_at")?,
-        })
+fn open_events(tx: &Tx<'_>, customer: &CustomerId) -> Result<Vec<OpenEvent>, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT id, event_at, seen_at FROM event WHERE is_open = 1 AND customer_id = ?1 ORDER BY event_at",
+    )?;
+    let events = statement.query_map([customer.as_str()], |row| {
+        Ok(OpenEvent { id: row.get("id")?, event_at: row.get("event_at")?, seen_at: row.get("seen_at")? })
     })?;
     Ok(events.collect::<Result<_, _>>()?)
 }
@@ -180,6 +192,9 @@ pub fn read(conn: &Conn, now: Timestamp) -> Result<Option<Recall>, StoreError> {
     Ok(recall.optional()?)
 }
 
+/// NEWEST_PUSHES controls how many of our own pushes are compared with events.
+const NEWEST_PUSHES: u32 = 200;
+
 /// How many of our own pushes KOMOJU reported as events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PushRecall {
@@ -189,15 +204,20 @@ pub struct PushRecall {
     pub reported: u64,
 }
 
-/// Returns how many of our own pushes of the last day, made up to `until`, KOMOJU reported.
+/// Returns how many of our newest pushes KOMOJU reported: those of the last day that were made up to
+/// `until`.
 pub fn of_pushes(conn: &Conn, until: Timestamp) -> Result<PushRecall, StoreError> {
     let Some(counted_from) = counted_from(conn)? else { return Ok(PushRecall::default()) };
     let since = until.checked_sub(SignedDuration::from_hours(24)).unwrap_or(Timestamp::MIN);
-    let from = changes::seq_at(conn, &time::written(since))?.max(counted_from);
-    let recall = conn.query_row(
-        "SELECT count(*) AS pushes, count(change_event.seq) AS reported FROM change_log
-         LEFT JOIN change_event USING (seq) WHERE seq > ?1 AND origin = 'intent' AND observed_at <= ?2",
-        params![from, time::written(until)],
+    // By the index change_log_by_intent: `status` runs after each commit.
+    let mut statement = conn.prepare_cached(
+        "SELECT count(*) AS pushes, count(change_event.seq) AS reported FROM
+             (SELECT seq, observed_at FROM change_log WHERE origin = 'intent' AND seq > ?1
+              ORDER BY seq DESC LIMIT ?4) AS push
+         LEFT JOIN change_event USING (seq) WHERE observed_at BETWEEN ?2 AND ?3",
+    )?;
+    let recall = statement.query_row(
+        params![counted_from, time::written(since), time::written(until), NEWEST_PUSHES],
         |row| {
             let (pushes, reported): (i64, i64) = (row.get("pushes")?, row.get("reported")?);
             Ok(PushRecall {

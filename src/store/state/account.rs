@@ -3,8 +3,11 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::events;
+use crate::secret::SecretKey;
+use crate::store::log::hints;
 use crate::store::outbox::engine;
-use crate::store::{Conn, StoreError, Tx};
+use crate::store::{Conn, StoreError, Tx, read};
 use komoju_core::change::Hash;
 
 /// The account that the database is bound to.
@@ -36,6 +39,17 @@ pub fn load(conn: &Conn) -> Result<Option<BoundAccount>, StoreError> {
     Ok(found.optional()?)
 }
 
+/// Returns whether this key is the one that the database is bound to, and is neither refused nor in
+/// doubt.
+pub fn is_accepted(conn: &Conn, key: &SecretKey) -> Result<bool, StoreError> {
+    if read::obstacles(conn)?.0.is_some() {
+        return Ok(false);
+    }
+    Ok(load(conn)?.is_some_and(|account| {
+        account.stopped.is_none() && account.fingerprint == key.salted_fingerprint(&account.salt)
+    }))
+}
+
 /// Binds the database to the key with this fingerprint and ends a stop. The caller knows of nothing
 /// that contradicts that the key is of the same account.
 pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
@@ -46,7 +60,7 @@ pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<()
              candidate = NULL, stopped_at = NULL",
         params![salt, fingerprint, at],
     )?;
-    Ok(())
+    hints::forget_obstacles(tx)
 }
 
 /// Binds the database to a key that may be of another account. A create with an unknown outcome was
@@ -63,6 +77,8 @@ pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Resu
             )?;
             Ok(())
         })?;
+        hints::reset(tx)?;
+        events::reset(tx)?;
     }
     bind(tx, salt, fingerprint, at)
 }

@@ -50,6 +50,13 @@ pub fn read(conn: &Conn) -> Result<EventState, StoreError> {
     Ok(state?)
 }
 
+/// Forgets the events of another account, and up to where they were read.
+pub fn reset(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM event", [])?;
+    tx.execute("UPDATE event_state SET cursor_at = NULL", [])?;
+    Ok(())
+}
+
 /// Notes that the event list was read up to this time of the server's clock.
 pub fn note_read(tx: &Tx<'_>, cursor: Timestamp, at: &str) -> Result<(), StoreError> {
     tx.execute(

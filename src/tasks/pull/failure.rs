@@ -70,6 +70,9 @@ pub enum Failure {
     /// The pass was stopped on request.
     #[error("stopped on request")]
     Stopped,
+    /// Several customers in a row gave no usable answer.
+    #[error("several requests in a row gave no usable answer")]
+    NoAnswers,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,6 +109,11 @@ impl Failure {
             }
             _ => None,
         }
+    }
+
+    /// Whether the same request would be rejected again.
+    pub(super) fn is_rejected(&self) -> bool {
+        matches!(self, Self::Request { error, .. } if error.class() == ErrorClass::Rejected)
     }
 
     fn rejected(&self) -> Option<&ApiError> {

@@ -30,7 +30,8 @@ impl<R: Remote> Pull<R> {
         let cutoff = time::written(now.saturating_sub(KEEP_UNEVENTFUL).unwrap_or(jiff::Timestamp::MIN));
         let answered = tally.pages > 0;
         let refused = matches!(failure, Some(Failure::KeyRefused(_)));
-        let (id, position, may_expire) = (pass.id, pass.position, self.clock.may_expire());
+        let (id, position, head_before) = (pass.id, pass.position, pass.head_before);
+        let may_expire = self.clock.may_expire();
         let confirmed = self.clock.confirmed_time().map(|known| Confirmed {
             at: time::written(known.time),
             boot: known.boot,
@@ -39,7 +40,8 @@ impl<R: Remote> Pull<R> {
         self.note(move |tx| {
             passes::progress(tx, id, &tally, position)?;
             passes::finish(tx, id, &at, outcome, error.as_deref())?;
-            recall::match_events(tx, None)?;
+            recall::start(tx, now)?;
+            recall::match_changes(tx, head_before)?;
             if refused {
                 passes::note_refused(tx, &at)?;
             } else if answered {

@@ -31,7 +31,7 @@ use crate::store::{StoreError, Tx, read};
 use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::hints::{HintAnswer, HintedRead, PAUSE_FOR, RecentAnswers};
 use komoju_core::plan::lag::{Consistency, ReadReason};
-use komoju_core::{Customer, CustomerId, Origin};
+use komoju_core::{Customer, CustomerId, Origin, time};
 
 /// AT_ONCE controls how many hinted customers are requested before their 404s are checked.
 const AT_ONCE: u32 = 16;
@@ -40,13 +40,32 @@ const AT_ONCE: u32 = 16;
 /// refused.
 const AFTER_NO_ANSWER: Duration = Duration::from_secs(60);
 
+/// MOST_UNCLEAR controls after how many customers without a usable answer the others wait.
+const MOST_UNCLEAR: u32 = 3;
+
 /// The answer to the request of a hinted customer.
 struct HintedAnswer {
     hint: DueHint,
     request: Arc<RequestMark>,
-    /// When it was requested, by the steady clock.
+    /// When it was requested and when it answered, by the steady clock.
     requested_at: Duration,
+    answered_at: Duration,
+    /// When it was requested, by our clock and the server's.
+    times: (Timestamp, Timestamp),
     lookup: CustomerLookup,
+}
+
+/// How long the requests of hinted customers wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HintWait {
+    /// How long the next one waits; `None` where none does.
+    pub wait: Option<Duration>,
+    /// Whether a new hint has to wait as long: nothing answers, or the key is refused.
+    pub is_blocked: bool,
+}
+
+impl HintWait {
+    const BLOCKED: Self = Self { wait: Some(AFTER_NO_ANSWER), is_blocked: true };
 }
 
 /// What the mirror says of a customer that the API does not find.
@@ -71,8 +90,8 @@ impl Recent {
 
 impl<R: EventRemote> Pull<R> {
     /// Requests the customers whose hints are due, some at a time. Returns how long the next one
-    /// waits; `None` where none does.
-    pub async fn read_hinted(&self) -> Result<Option<Duration>, StoreError> {
+    /// waits.
+    pub async fn read_hinted(&self) -> Result<HintWait, StoreError> {
         let now = self.clock.now();
         let (is_refused, due) = self
             .read_mirror(move |view| {
@@ -81,19 +100,29 @@ impl<R: EventRemote> Pull<R> {
             .await?;
         if !due.is_empty() {
             // The passes find out when the key is accepted again.
-            if is_refused || self.check_account().await.is_err() {
-                return Ok(Some(AFTER_NO_ANSWER));
+            if is_refused {
+                return Ok(HintWait::BLOCKED);
             }
-            match self.read_batch(due).await {
+            let read = async {
+                self.check_account().await?;
+                self.read_batch(due).await
+            };
+            match read.await {
                 Ok(()) => {}
                 Err(Failure::Store(e)) => return Err(e),
-                Err(Failure::Stopped) => return Ok(None),
-                Err(_) => return Ok(Some(AFTER_NO_ANSWER)),
+                Err(Failure::Stopped) => return Ok(HintWait::default()),
+                Err(Failure::KeyRefused(_)) => {
+                    let at = time::written(self.clock.now());
+                    self.note(move |tx| passes::note_refused(tx, &at)).await?;
+                    return Ok(HintWait::BLOCKED);
+                }
+                Err(_) => return Ok(HintWait::BLOCKED),
             }
         }
         let now = self.clock.now();
         let next = self.read_mirror(move |view| hints::next_due(view.conn(), now)).await?;
-        Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
+        let wait = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
+        Ok(HintWait { wait, is_blocked: false })
     }
 
     /// Requests these customers and applies the answers, as they arrive. A customer of the mirror
@@ -102,27 +131,36 @@ impl<R: EventRemote> Pull<R> {
         let at_once = self.settings.max_concurrent_requests.div_ceil(2).max(1);
         let answers = futures_util::stream::iter(due).map(|hint| self.request_hinted(hint));
         let mut answers = std::pin::pin!(answers.buffer_unordered(at_once));
-        let (mut suspects, mut canary) = (Suspects::new(), None);
+        let (mut suspects, mut canary, mut unclear) = (Suspects::new(), None, 0);
         while let Some(answered) = answers.next().await {
             let answered = answered?;
-            if answered.hint.seq > 0 && matches!(answered.lookup, CustomerLookup::Alive(_)) {
-                canary = canary.max(Some((answered.requested_at, self.clock.elapsed())));
+            match &answered.lookup {
+                CustomerLookup::Alive(_) if answered.hint.is_live => {
+                    canary = canary.max(Some((answered.requested_at, answered.answered_at)));
+                }
+                CustomerLookup::Unclear(why) if !why.is_rejected() => unclear += 1,
+                _ => {}
             }
             self.apply_hinted(answered, &mut suspects).await?;
+            if unclear >= MOST_UNCLEAR {
+                break;
+            }
         }
         if !suspects.is_empty() {
+            // The canary must have been requested after each 404 was answered.
             let is_newer =
-                |requested_at| suspects.values().all(|suspect| suspect.requested_at <= requested_at);
+                |requested_at| suspects.values().all(|suspect| suspect.answered_at <= requested_at);
             let canary = canary.filter(|(requested_at, _)| is_newer(*requested_at));
             self.settle_suspects(suspects, canary.map(|(_, answered_at)| answered_at)).await?;
         }
-        self.pause_if_many_are_missing().await
+        self.pause_if_many_are_missing().await?;
+        if unclear >= MOST_UNCLEAR { Err(Failure::NoAnswers) } else { Ok(()) }
     }
 
     async fn request_hinted(&self, hint: DueHint) -> Result<HintedAnswer, Failure> {
-        let (request, requested_at) = (self.mark_request(), self.clock.elapsed());
+        let (request, requested_at, times) = (self.mark_request(), self.clock.elapsed(), self.times());
         let lookup = self.look_up_hinted(&hint.id).await?;
-        Ok(HintedAnswer { hint, request, requested_at, lookup })
+        Ok(HintedAnswer { hint, request, requested_at, answered_at: self.clock.elapsed(), times, lookup })
     }
 
     /// Requests one customer, once, in the turn of the events.
@@ -132,12 +170,12 @@ impl<R: EventRemote> Pull<R> {
     }
 
     async fn apply_hinted(&self, answered: HintedAnswer, suspects: &mut Suspects) -> Result<(), Failure> {
-        let HintedAnswer { hint, request, requested_at, lookup } = answered;
+        let HintedAnswer { hint, request, requested_at, answered_at, times, lookup } = answered;
         let answer = match lookup {
             CustomerLookup::Alive(customer) => return Ok(self.apply_alive(hint, request, customer).await?),
-            CustomerLookup::Gone => match self.absent(&hint, &request).await? {
+            CustomerLookup::Gone => match self.absent(&hint, &request, times).await? {
                 Absent::Suspect(row) => {
-                    suspects.insert(row, Suspect { hint, request, requested_at });
+                    suspects.insert(row, Suspect { hint, request, requested_at, answered_at });
                     return Ok(());
                 }
                 Absent::Unknown => {
@@ -148,6 +186,11 @@ impl<R: EventRemote> Pull<R> {
             },
             // The next sweep reports it.
             CustomerLookup::Unreadable(_) => HintAnswer::Settled,
+            // The same request would be rejected again.
+            CustomerLookup::Unclear(why) if why.is_rejected() => {
+                tracing::debug!("{why}");
+                HintAnswer::Settled
+            }
             CustomerLookup::Unclear(why) => {
                 tracing::debug!("{why}; requesting this customer again");
                 HintAnswer::Unclear
@@ -175,14 +218,16 @@ impl<R: EventRemote> Pull<R> {
             Ok(match plan_lookup(view, &by, customer, ReadReason::Pass, consistency)? {
                 LookupEffect::Recorded => HintAnswer::Recorded,
                 LookupEffect::Unchanged => HintAnswer::Unchanged,
-                LookupEffect::LeftOut => HintAnswer::LeftOut,
+                LookupEffect::LeftOut(Some(until)) => HintAnswer::LeftOut(until),
+                LookupEffect::LeftOut(None) => HintAnswer::Settled,
             })
         };
         self.recent.with(|recent| recent.add(false));
         let (settle, in_flight) = (self.settling(hint, request.requested_at()), Arc::clone(&self.in_flight));
         let cause = self.cause(Origin::Event, None);
         self.plan_and_apply(cause, plan, move |tx, answer, recorded| {
-            if recorded.changes() > 0 {
+            // A state that is confirmed is newer than every earlier answer, too.
+            if recorded.changes() > 0 || *answer == HintAnswer::Unchanged {
                 in_flight.read_applied(&settle.hint.id);
             }
             settle.with(tx, *answer)
@@ -191,10 +236,16 @@ impl<R: EventRemote> Pull<R> {
         Ok(())
     }
 
-    /// Returns what the mirror says of a customer that the API does not find.
-    async fn absent(&self, hint: &DueHint, request: &Arc<RequestMark>) -> Result<Absent, StoreError> {
+    /// Returns what the mirror says of a customer that the API does not find. `times` is when it was
+    /// requested, by our clock and the server's.
+    async fn absent(
+        &self,
+        hint: &DueHint,
+        request: &Arc<RequestMark>,
+        times: (Timestamp, Timestamp),
+    ) -> Result<Absent, StoreError> {
         let (id, request) = (hint.id.clone(), Arc::clone(request));
-        let (times, consistency) = (self.times(), self.settings.consistency);
+        let consistency = self.settings.consistency;
         self.read_mirror(move |view| {
             let conn = view.conn();
             let Some(stored) = view.find(&id)? else { return Ok(Absent::Unknown) };
@@ -202,7 +253,10 @@ impl<R: EventRemote> Pull<R> {
                 return Ok(Absent::Settled(HintAnswer::NotFound));
             }
             let is_pushed = request.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())?;
-            if is_pushed || view.is_unsettled(&id)? || !passes::has_whole_sweep(conn)? {
+            // A sweep of this account must have shown the customer.
+            let bound_at = view.account()?.and_then(|account| time::read(&account.bound_at));
+            let is_swept = passes::last_whole_sweep_at(conn)? >= bound_at;
+            if is_pushed || view.is_unsettled(&id)? || !is_swept || !passes::has_whole_sweep(conn)? {
                 return Ok(Absent::Settled(HintAnswer::Settled));
             }
             // A read may be from before the customer existed.
@@ -259,10 +313,11 @@ impl Settling {
         };
         let step = read.next(answer, now, consistency);
         let is_answered = hints::settle(tx, &hint.id, requested_at, step)?;
-        match (answer, is_answered) {
-            (HintAnswer::Recorded, _) => recall::match_events(tx, Some(&hint.id)),
-            (_, true) => recall::close(tx, &hint.id),
-            (_, false) => Ok(()),
+        match answer {
+            HintAnswer::Recorded => recall::match_events(tx, &hint.id),
+            HintAnswer::Unchanged | HintAnswer::NotFound if is_answered => recall::close(tx, &hint.id),
+            // The change is recorded later: by a recheck, a sweep or an operator.
+            _ => Ok(()),
         }
     }
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::answer::PageAnswer;
 use super::marks::Marks;
 use super::unreadable::{self, UnreadableEntry, plan_unreadable};
@@ -337,8 +339,8 @@ pub(super) enum LookupEffect {
     Recorded,
     /// The mirror has this state already.
     Unchanged,
-    /// The answer is not applied.
-    LeftOut,
+    /// The answer is not applied. At this time, if it is known, a read is certain to be newer.
+    LeftOut(Option<Timestamp>),
 }
 
 /// Plans what the GET of one customer changes, if the answer may be applied.
@@ -357,8 +359,13 @@ pub(super) fn plan_lookup(
         }
         CustomerPlan::Keep => Ok(LookupEffect::Unchanged),
         plan => {
+            let until = match &plan {
+                CustomerPlan::Defer(_, deferred) => Some(deferred.until),
+                CustomerPlan::ReadAgain(_, at) => Some(*at),
+                _ => None,
+            };
             leave_out(view, plan);
-            Ok(LookupEffect::LeftOut)
+            Ok(LookupEffect::LeftOut(until))
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::store::log::mirror;
 use crate::store::outbox::engine::{self, Now};
 use crate::store::outbox::{attempts, delete_limit, settle};
 use crate::store::state::account;
-use crate::store::{Conn, StoreError, Tx, read};
+use crate::store::{Conn, StoreError, Tx};
 use crate::tasks::InFlightPushes;
 use crate::tasks::in_flight::PendingCreate;
 use komoju_core::intent::IntentOp;
@@ -66,14 +66,7 @@ pub(super) fn due_time(clock: &dyn Clock) -> Now {
 /// Returns whether anything may be pushed: pushing is on, and the key is this account's and not
 /// refused.
 pub(super) fn may_push(conn: &Conn, enabled: bool, key: &SecretKey) -> Result<bool, StoreError> {
-    let (refused, _) = read::obstacles(conn)?;
-    if !enabled || refused.is_some() {
-        return Ok(false);
-    }
-    let known = account::load(conn)?;
-    Ok(known.is_some_and(|account| {
-        account.stopped.is_none() && account.fingerprint == key.salted_fingerprint(&account.salt)
-    }))
+    Ok(enabled && account::is_accepted(conn, key)?)
 }
 
 fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {

@@ -1,6 +1,9 @@
 -- index change_log_by_customer
 CREATE INDEX change_log_by_customer ON change_log (customer_id, seq)
 
+-- index change_log_by_intent
+CREATE INDEX change_log_by_intent ON change_log (seq) WHERE origin = 'intent'
+
 -- index event_by_customer
 CREATE INDEX event_by_customer ON event (customer_id) WHERE is_open = 1
 

@@ -45,8 +45,9 @@ pub enum HintAnswer {
     Recorded,
     /// The state that the mirror has.
     Unchanged,
-    /// A state that is not applied; the customer is requested again by itself.
-    LeftOut,
+    /// A state that may be older than the log, and is not applied. At this time a read is certain to
+    /// be newer.
+    LeftOut(Timestamp),
     /// No customer, and the mirror has none or it is too young for a conclusion.
     NotFound,
     /// A deletion that is recorded, held, or left to a push of our own.
@@ -102,7 +103,10 @@ impl HintedRead {
             return HintStep::ReadAt { at: later(self.requested_at, MERGE_WITHIN), is_second: false };
         }
         match answer {
-            HintAnswer::Recorded | HintAnswer::LeftOut | HintAnswer::Settled => HintStep::Close,
+            HintAnswer::Recorded | HintAnswer::Settled => HintStep::Close,
+            // The second request of a second request would never end.
+            HintAnswer::LeftOut(_) if self.is_second => HintStep::Close,
+            HintAnswer::LeftOut(until) => HintStep::ReadAt { at: until.max(now), is_second: true },
             HintAnswer::Unchanged | HintAnswer::NotFound => {
                 if self.is_second || consistency.0.is_zero() {
                     HintStep::Close
@@ -111,7 +115,10 @@ impl HintedRead {
                 }
             }
             HintAnswer::Overtaken => HintStep::ReadAt { at: now, is_second: self.is_second },
-            HintAnswer::Unclear if now.duration_since(self.first_at) >= GIVE_UP_AFTER => HintStep::Close,
+            // A time in the future was written by a clock that was wrong.
+            HintAnswer::Unclear if now.duration_since(self.first_at).abs() >= GIVE_UP_AFTER => {
+                HintStep::Close
+            }
             HintAnswer::Unclear => {
                 HintStep::ReadAt { at: later(now, AGAIN_AFTER), is_second: self.is_second }
             }
@@ -174,9 +181,10 @@ mod tests {
     #[test]
     fn each_answer_has_its_next_step() {
         use HintAnswer::{LeftOut, NotFound, Overtaken, Recorded, Settled, Unchanged, Unclear};
+        let until = at(1060);
         for (answer, first, second) in [
             (Recorded, HintStep::Close, HintStep::Close),
-            (LeftOut, HintStep::Close, HintStep::Close),
+            (LeftOut(until), again(1060, true), HintStep::Close),
             (Settled, HintStep::Close, HintStep::Close),
             (Unchanged, again(1120, true), HintStep::Close),
             (NotFound, again(1120, true), HintStep::Close),

@@ -18,10 +18,14 @@ pub const MOST_PAGES: u64 = 20;
 /// QUIET_AFTER controls how long after the last event the list is read at the slower pace.
 pub const QUIET_AFTER: Duration = Duration::from_secs(600);
 
+/// NEAR_CURSOR controls how far before the cursor a short reading goes. An event may be stamped some
+/// seconds after it happened.
+const NEAR_CURSOR: SignedDuration = SignedDuration::from_secs(10);
+
 /// How far the overlap is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// To the first page with a known event.
+    /// To the first page with a known event, or that is older than the cursor.
     FirstKnownEvent,
     /// To its end: an event may have appeared late behind known ones.
     WholeOverlap,
@@ -42,6 +46,13 @@ pub struct EventsPageFacts {
     pub newest: Option<Timestamp>,
 }
 
+impl EventsPageFacts {
+    /// Returns the facts of the same page, read again.
+    fn repeated(self) -> Self {
+        Self { new: 0, known: self.known + self.new, ..self }
+    }
+}
+
 /// What the tail does after a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TailStep {
@@ -56,27 +67,41 @@ pub enum TailStep {
 /// One reading of the event list.
 #[derive(Clone, Copy, Debug)]
 pub struct TailWalk {
-    from: Timestamp,
+    cursor: Timestamp,
     per_page: u32,
     depth: Depth,
     page: u64,
+    last: Option<EventsPageFacts>,
 }
 
 impl TailWalk {
-    /// A reading of the events from `from` on, `per_page` at a time. Page 1 is read first.
-    pub fn new(from: Timestamp, per_page: u32, depth: Depth) -> Self {
-        Self { from, per_page, depth, page: 1 }
+    /// A reading of the events since the cursor and the overlap before it, `per_page` at a time.
+    /// Page 1 is read first.
+    pub fn new(cursor: Timestamp, per_page: u32, depth: Depth) -> Self {
+        Self { cursor, per_page, depth, page: 1, last: None }
+    }
+
+    /// Returns the earliest time that is requested.
+    pub fn from(&self) -> Timestamp {
+        self.cursor.checked_sub(OVERLAP).unwrap_or(Timestamp::MIN)
     }
 
     /// Returns what follows after the page that was read last.
     pub fn next(&mut self, facts: EventsPageFacts) -> TailStep {
         let full = facts.per_page.map_or(self.per_page.into(), |said| said.min(self.per_page.into()));
         let is_short = facts.events < full.max(1);
-        let is_old = facts.newest.is_some_and(|newest| newest < self.from);
+        let oldest_read = match self.depth {
+            Depth::FirstKnownEvent => self.cursor.checked_sub(NEAR_CURSOR).unwrap_or(Timestamp::MIN),
+            Depth::WholeOverlap => self.from(),
+        };
+        let is_old = facts.newest.is_some_and(|newest| newest < oldest_read);
         let is_known = self.depth == Depth::FirstKnownEvent && facts.known > 0;
-        if is_short || is_old || is_known {
+        // A server that ignores `page` shows the first page each time.
+        let is_repeated = facts.new == 0 && self.last.is_some_and(|last| last.repeated() == facts);
+        if is_short || is_old || is_known || is_repeated {
             return TailStep::Done;
         }
+        self.last = Some(facts);
         if self.page >= MOST_PAGES {
             // Only new events are a gap.
             return if facts.new == 0 { TailStep::Done } else { TailStep::Gap };
@@ -92,10 +117,10 @@ pub fn wait(quiet_for: Duration, fastest: Duration, slowest: Duration) -> Durati
     if quiet_for < QUIET_AFTER { fastest } else { slowest.max(fastest) }
 }
 
-/// Returns the cursor after events up to `newest` were read. It never moves back, nor past the
-/// server's time: an event from the future would hide all others.
+/// Returns the cursor after events up to `newest` were read. It does not move back, and is never
+/// after the server's time: there it would hide all events.
 pub fn cursor(before: Timestamp, newest: Option<Timestamp>, server_now: Timestamp) -> Timestamp {
-    newest.map_or(before, |newest| newest.min(server_now).max(before))
+    newest.map_or(before, |newest| newest.max(before)).min(server_now)
 }
 
 #[cfg(test)]
@@ -112,7 +137,7 @@ mod tests {
     }
 
     fn walk(depth: Depth) -> TailWalk {
-        TailWalk::new(at(1000), 100, depth)
+        TailWalk::new(at(1300), 100, depth)
     }
 
     #[test]
@@ -121,8 +146,19 @@ mod tests {
             assert_eq!(walk(depth).next(page(99, 99, 2000)), TailStep::Done, "short");
             assert_eq!(walk(depth).next(page(0, 0, 2000)), TailStep::Done, "empty");
             assert_eq!(walk(depth).next(page(100, 100, 999)), TailStep::Done, "older than the overlap");
-            assert_eq!(walk(depth).next(page(100, 100, 1000)), TailStep::Read(2));
+            assert_eq!(walk(depth).next(page(100, 100, 1300)), TailStep::Read(2));
         }
+        // Events of other types are neither new nor known.
+        let others = EventsPageFacts { known: 0, ..page(100, 0, 1289) };
+        assert_eq!(walk(Depth::FirstKnownEvent).next(others), TailStep::Done, "before the cursor");
+        assert_eq!(walk(Depth::WholeOverlap).next(others), TailStep::Read(2));
+    }
+
+    #[test]
+    fn page_that_repeats_the_last_one_ends_the_reading() {
+        let mut walk = walk(Depth::WholeOverlap);
+        assert_eq!(walk.next(page(100, 100, 2000)), TailStep::Read(2));
+        assert_eq!(walk.next(page(100, 0, 2000)), TailStep::Done);
     }
 
     #[test]
@@ -160,10 +196,10 @@ mod tests {
     #[test]
     fn twentieth_page_of_known_events_is_no_gap() {
         let mut walk = walk(Depth::WholeOverlap);
-        while let TailStep::Read(page) = walk.next(page(100, 0, 2000)) {
-            assert!(page <= MOST_PAGES);
+        for n in 2..=MOST_PAGES {
+            assert_eq!(walk.next(page(100, 0, 2000 - n as i64)), TailStep::Read(n));
         }
-        assert_eq!(walk.next(page(100, 0, 2000)), TailStep::Done);
+        assert_eq!(walk.next(page(100, 0, 1500)), TailStep::Done);
     }
 
     #[test]
@@ -181,6 +217,6 @@ mod tests {
         assert_eq!(cursor(at(100), Some(at(300)), at(500)), at(300));
         assert_eq!(cursor(at(100), Some(at(50)), at(500)), at(100));
         assert_eq!(cursor(at(100), Some(at(9000)), at(500)), at(500));
-        assert_eq!(cursor(at(600), Some(at(9000)), at(500)), at(600));
+        assert_eq!(cursor(at(9000), None, at(500)), at(500), "written while a clock was ahead");
     }
 }

@@ -190,6 +190,16 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
+    /// Whether the API says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(&self.cause, ErrorCause::Rejected(error) if matches!(error.status, 404 | 410))
+    }
+
+    /// Whether the answer is larger than what is read of one.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.cause, ErrorCause::TooLarge { .. })
+    }
+
     /// Returns the HTTP status of an error answer.
     pub fn status(&self) -> Option<u16> {
         match &self.cause {

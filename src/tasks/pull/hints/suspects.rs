@@ -3,7 +3,7 @@
 //! `komoju_core::plan::absence` decides, as for a sweep. The 404 of each suspect is known already;
 //! only the canaries are requested here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ use crate::store::log::{holds, passes, unlisted};
 use crate::tasks::in_flight::RequestMark;
 use komoju_core::format::count;
 use komoju_core::plan::absence::{
-    self, AbsenceCheck, AbsenceFindings, AbsencePlan, AbsenceStep, CANARIES, DeletePolicy, LookupAnswer,
+    self, AbsenceCheck, AbsenceFindings, AbsencePlan, AbsenceStep, CANARIES, COUNTED_FOR, DeletePolicy,
+    LookupAnswer,
 };
 use komoju_core::plan::hints::HintAnswer;
 use komoju_core::plan::lookups::LookupBudget;
@@ -32,8 +33,9 @@ use komoju_core::{CustomerId, Origin, PassKind};
 pub(super) struct Suspect {
     pub(super) hint: DueHint,
     pub(super) request: Arc<RequestMark>,
-    /// When it was requested, by the steady clock.
+    /// When it was requested and when it answered, by the steady clock.
     pub(super) requested_at: Duration,
+    pub(super) answered_at: Duration,
 }
 
 /// Suspects, by their rows in the mirror.
@@ -58,13 +60,21 @@ impl<R: EventRemote> Pull<R> {
         let mut check = AbsenceCheck::of_sweep(plan, rows, &HashMap::new(), Vec::new(), policy, canaries);
         check.set_room(room);
         let budget = LookupBudget::unlimited(PassKind::Probe);
+        let (mut answered, mut recorded) = (HashSet::new(), HashSet::new());
         let findings = loop {
             match check.next_step(self.clock.elapsed(), &budget) {
-                // It was requested already.
                 AbsenceStep::Lookup(row) => {
-                    let requested_at =
-                        suspects.get(&row).map_or(Duration::ZERO, |suspect| suspect.requested_at);
-                    check.answered(requested_at, LookupAnswer::Gone);
+                    let Some(suspect) = suspects.get(&row) else {
+                        check.answered(Duration::ZERO, LookupAnswer::NotLive);
+                        continue;
+                    };
+                    let (requested_at, answer) = match answered.insert(row) {
+                        // It was requested already.
+                        true => (suspect.requested_at, LookupAnswer::Gone),
+                        // Its 404 has become too old for a canary.
+                        false => self.request_again(&suspect.hint.id).await?,
+                    };
+                    check.answered(requested_at, answer);
                 }
                 AbsenceStep::Canary(id) => {
                     let answered_at = match canary_at.take() {
@@ -75,13 +85,27 @@ impl<R: EventRemote> Pull<R> {
                 }
                 AbsenceStep::Record { rows, room } => {
                     let (deleted, excess) = self.record_hinted(&suspects, rows, room).await?;
-                    check.recorded(deleted, excess);
+                    check.recorded(deleted.len() as u64, excess);
+                    recorded.extend(deleted);
                 }
                 AbsenceStep::NoteImprecise { .. } => check.set_room(room),
                 AbsenceStep::Finish => break check.into_findings(),
             }
         };
-        self.hold_hinted(&suspects, findings).await
+        self.hold_hinted(&suspects, &recorded, findings).await
+    }
+
+    /// Requests a suspect again; returns when, by the steady clock, and the answer. A customer that
+    /// exists keeps its hint.
+    async fn request_again(&self, id: &CustomerId) -> Result<(Duration, LookupAnswer), Failure> {
+        let requested_at = self.clock.elapsed();
+        let answer = match self.look_up_hinted(id).await? {
+            CustomerLookup::Alive(_) => LookupAnswer::Exists,
+            CustomerLookup::Unreadable(_) => LookupAnswer::Unreadable,
+            CustomerLookup::Gone => LookupAnswer::Gone,
+            CustomerLookup::Unclear(_) => LookupAnswer::Unclear,
+        };
+        Ok((requested_at, answer))
     }
 
     /// Requests a canary; returns when it answered, by the steady clock, if it did.
@@ -90,29 +114,34 @@ impl<R: EventRemote> Pull<R> {
         Ok(exists.then(|| self.clock.elapsed()))
     }
 
-    /// Returns what may be recorded: the policy, a sweep's limit, and how much of it is left since
-    /// the last sweep.
+    /// Returns what may be recorded: the policy, a sweep's limit, and how much of it is left. The
+    /// deletions count together that events reported since the last whole sweep, or within a day
+    /// where no sweep is whole.
     async fn deletion_limits(&self) -> Result<(DeletePolicy, u64, u64), StoreError> {
         let (count, percent) = (self.settings.max_delete_count, self.settings.max_delete_percent);
+        let now = self.clock.now();
         self.read_mirror(move |view| {
             let conn = view.conn();
             let policy = if holds::holds_all(conn)? { DeletePolicy::Hold } else { DeletePolicy::Record };
             let limit = absence::limit(view.live_count()?, count, percent);
-            let since = passes::last_whole_sweep_at(conn)?.unwrap_or(Timestamp::MIN);
+            let a_day_ago = now.checked_sub(COUNTED_FOR).unwrap_or(Timestamp::MIN);
+            // A sweep in the future was recorded while the clock was ahead.
+            let swept_at = passes::last_whole_sweep_at(conn)?.filter(|at| *at <= now);
+            let since = swept_at.map_or(a_day_ago, |at| at.max(a_day_ago));
             let recorded = unlisted::deletions_by_events_since(conn, since)?;
             Ok((policy, limit, absence::room(limit, true, recorded)))
         })
         .await
     }
 
-    /// Records proven deletions, at most `room`; returns how many, and the rows for which there was
-    /// no room.
+    /// Records proven deletions, at most `room`. Returns the rows that are recorded, and those for
+    /// which there was no room.
     async fn record_hinted(
         &self,
         suspects: &Arc<Suspects>,
         rows: Vec<i64>,
         room: u64,
-    ) -> Result<(u64, Vec<i64>), StoreError> {
+    ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
         let (suspects, in_flight) = (Arc::clone(suspects), Arc::clone(&self.in_flight));
         let consistency = self.settings.consistency;
         let now = self.clock.now();
@@ -121,10 +150,11 @@ impl<R: EventRemote> Pull<R> {
             for row in rows {
                 let (Some(id), Some(suspect)) = (view.live_id_of(row)?, suspects.get(&row)) else { continue };
                 let seq = view.find(&id)?.map_or(0, |stored| stored.standing.seq);
-                // Our own push, another answer or an operator's decision is newer.
+                // Our own push, another answer, a hold or an operator's decision is newer.
                 if seq != suspect.hint.seq
                     || suspect.request.is_before_push_of(&id)
-                    || holds::is_rejected(view.conn(), &id)?
+                    || unlisted::has_push_open(view.conn(), id.as_str())?
+                    || view.is_unsettled(&id)?
                 {
                     continue;
                 }
@@ -133,13 +163,13 @@ impl<R: EventRemote> Pull<R> {
                     continue;
                 }
                 view.delete(&id)?;
-                deleted.push((suspect.hint.clone(), suspect.request.requested_at()));
+                deleted.push((row, suspect.hint.clone(), suspect.request.requested_at()));
             }
             Ok((deleted, excess))
         };
         let cause = self.cause(Origin::Event, None);
         let applied = self.plan_and_apply(cause, plan, move |tx, (deleted, _), _| {
-            for (hint, requested_at) in deleted {
+            for (_, hint, requested_at) in deleted {
                 in_flight.read_applied(&hint.id);
                 let settle = Settling { hint: hint.clone(), requested_at: *requested_at, now, consistency };
                 settle.with(tx, HintAnswer::Recorded)?;
@@ -148,11 +178,18 @@ impl<R: EventRemote> Pull<R> {
         });
         let ((deleted, excess), _) = applied.await?;
         self.recent.with(|recent| deleted.iter().for_each(|_| recent.add(false)));
-        Ok((deleted.len() as u64, excess))
+        Ok((deleted.into_iter().map(|(row, ..)| row).collect(), excess))
     }
 
-    /// Holds what is not proven or has no room, and settles the hints of all suspects.
-    async fn hold_hinted(&self, suspects: &Arc<Suspects>, findings: AbsenceFindings) -> Result<(), Failure> {
+    /// Holds what is not proven or has no room, and settles the hints of the suspects that are not
+    /// recorded. One that was neither recorded nor held is requested again.
+    async fn hold_hinted(
+        &self,
+        suspects: &Arc<Suspects>,
+        recorded: &HashSet<i64>,
+        findings: AbsenceFindings,
+    ) -> Result<(), Failure> {
+        let held_rows: HashSet<i64> = findings.held.iter().flat_map(|(rows, _)| rows).copied().collect();
         let held: u64 = findings.held.iter().map(|(rows, _)| rows.len() as u64).sum();
         if held > 0 {
             tracing::warn!(
@@ -162,9 +199,14 @@ impl<R: EventRemote> Pull<R> {
             );
             self.recent.with(|recent| (0..held).for_each(|_| recent.add(true)));
         }
-        let settling: Vec<Settling> = suspects
-            .values()
-            .map(|suspect| self.settling(suspect.hint.clone(), suspect.request.requested_at()))
+        let settling: Vec<(Settling, HintAnswer)> = suspects
+            .iter()
+            .filter(|(row, _)| !recorded.contains(row))
+            .map(|(row, suspect)| {
+                let is_held = held_rows.contains(row);
+                let answer = if is_held { HintAnswer::Settled } else { HintAnswer::Unclear };
+                (self.settling(suspect.hint.clone(), suspect.request.requested_at()), answer)
+            })
             .collect();
         let plan = move |view: &mut View<'_>| {
             for (rows, reason) in findings.held {
@@ -174,7 +216,7 @@ impl<R: EventRemote> Pull<R> {
         };
         let cause = self.cause(Origin::Event, None);
         self.plan_and_apply(cause, plan, move |tx, (), _| {
-            settling.into_iter().try_for_each(|settle| settle.with(tx, HintAnswer::Settled))
+            settling.into_iter().try_for_each(|(settle, answer)| settle.with(tx, answer))
         })
         .await?;
         Ok(())
