@@ -141,8 +141,7 @@ impl<R: EventRemote> EventTail<R> {
             // The first request tells the server's time.
             return self.begin().await;
         };
-        // A cursor in the future was written while a clock was ahead.
-        let cursor = tail::cursor(cursor, None, self.server_now());
+        let cursor = tail::start(cursor, self.server_now());
         let mut per_page = self.settings.per_page.min(LONGEST_PAGE);
         loop {
             match self.read_pages_of(depth, cursor, per_page).await {
@@ -179,7 +178,9 @@ impl<R: EventRemote> EventTail<R> {
             report.hinted += taken.hinted;
             report.needs_sweep |= taken.dropped > 0;
             let known = about_customers.saturating_sub(taken.new);
-            match walk.next(EventsPageFacts { events, per_page, new: taken.new, known, newest }) {
+            // A sweep reads the customers of the others.
+            let new = taken.new - taken.unhinted.len() as u64;
+            match walk.next(EventsPageFacts { events, per_page, new, known, newest }) {
                 TailStep::Read(next) => page = next,
                 TailStep::Done => break,
                 TailStep::Gap => {

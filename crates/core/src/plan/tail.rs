@@ -117,10 +117,18 @@ pub fn wait(quiet_for: Duration, fastest: Duration, slowest: Duration) -> Durati
     if quiet_for < QUIET_AFTER { fastest } else { slowest.max(fastest) }
 }
 
-/// Returns the cursor after events up to `newest` were read. It does not move back, and is never
-/// after the server's time: there it would hide all events.
+/// Returns the cursor after all events up to `newest` were read. It does not move back, and is never
+/// after the server's time: there it would hide all events. Without new events it follows the
+/// server's time, one overlap behind, so that a quiet list is read with one request.
 pub fn cursor(before: Timestamp, newest: Option<Timestamp>, server_now: Timestamp) -> Timestamp {
-    newest.map_or(before, |newest| newest.max(before)).min(server_now)
+    let settled = server_now.checked_sub(OVERLAP).unwrap_or(Timestamp::MIN);
+    newest.map_or(before, |newest| newest.max(before)).max(settled).min(server_now)
+}
+
+/// Returns the cursor from which events are read. One in the future was written while a clock was
+/// ahead.
+pub fn start(cursor: Timestamp, server_now: Timestamp) -> Timestamp {
+    cursor.min(server_now)
 }
 
 #[cfg(test)]
@@ -218,5 +226,7 @@ mod tests {
         assert_eq!(cursor(at(100), Some(at(50)), at(500)), at(100));
         assert_eq!(cursor(at(100), Some(at(9000)), at(500)), at(500));
         assert_eq!(cursor(at(9000), None, at(500)), at(500), "written while a clock was ahead");
+        assert_eq!(cursor(at(100), Some(at(200)), at(5000)), at(4700), "a quiet list");
+        assert_eq!((start(at(9000), at(500)), start(at(100), at(500))), (at(500), at(100)));
     }
 }
