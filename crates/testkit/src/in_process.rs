@@ -16,6 +16,7 @@ use komoju_sync::secret::SecretKey;
 use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
 use komoju_sync::tasks::InFlightPushes;
+use komoju_sync::tasks::events::{EventTail, TailMemory, TailReport, TailSettings};
 use komoju_sync::tasks::pull::{DryRun, PlannedWrite, Pull, Report, Settings};
 use komoju_sync::tasks::push::{DrainSummary, PushSettings, Pusher, Signals};
 use rusqlite::Connection;
@@ -25,6 +26,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::sql;
+
+/// The most batches of hinted customers that a test requests.
+const MOST_BATCHES: usize = 200;
 
 /// The time at which each test starts.
 pub const START: &str = "2026-06-01T00:00:00Z";
@@ -219,6 +223,26 @@ impl InProcess {
         self.pull().sweep().await.unwrap()
     }
 
+    /// Returns an events tail of the local KOMOJU with this many events a page, and the waits of the
+    /// default configuration.
+    pub fn tail(&self, per_page: u32) -> EventTail<Http> {
+        let settings =
+            TailSettings { per_page, fastest: Duration::from_secs(10), slowest: Duration::from_secs(60) };
+        let remote = Arc::new(self.remote_at(&self.sandbox.base_url()));
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        EventTail::new(self.store(), remote, clock, settings, CancellationToken::new())
+    }
+
+    /// Reads the event list once, as the first reading of a process: the whole overlap.
+    pub async fn read_events(&self) -> TailReport {
+        self.tail(10).read(&mut TailMemory::new(self.clock.elapsed())).await.unwrap()
+    }
+
+    /// Requests the hinted customers until none is due. Returns how long the next one waits.
+    pub async fn read_hinted(&self) -> Option<Duration> {
+        read_hinted(&self.pull()).await
+    }
+
     /// Opens a connection as another program does.
     pub fn writer(&self) -> Connection {
         sql::foreign(&self.database())
@@ -329,6 +353,17 @@ impl InProcess {
         assert_eq!(mirror(&self.reader()), self.sandbox.world().truth());
         assert_proven(&self.reader());
     }
+}
+
+/// Requests hinted customers until none is due. Returns how long the next one waits.
+pub async fn read_hinted(pull: &Pull<Http>) -> Option<Duration> {
+    for _ in 0..MOST_BATCHES {
+        let next = pull.read_hinted().await.unwrap();
+        if next != Some(Duration::ZERO) {
+            return next;
+        }
+    }
+    panic!("hints are due after {MOST_BATCHES} batches of requests");
 }
 
 /// Returns the bodies of the live customers by id.
