@@ -33,6 +33,7 @@ mod inv_14_append_only;
 mod inv_15_erase;
 mod inv_16_one_file_one_writer;
 mod inv_17_one_bad_customer;
+mod inv_18_events_are_hints;
 mod outbox_states;
 mod promises;
 mod reading_sql;

@@ -138,6 +138,65 @@ fn deletions_within_the_percentage_are_recorded_at_once() {
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "3");
 }
 
+/// Returns when the pages of the event list were requested, in milliseconds.
+fn event_list_read_at(harness: &Installation) -> Vec<i64> {
+    let world = harness.sandbox.world();
+    let events = world.requests().iter().filter(|seen| seen.path.ends_with("/events"));
+    events.map(|seen| seen.at.as_millisecond()).collect()
+}
+
+/// Promises: key events.enabled
+#[test]
+fn event_list_is_read_only_where_it_is_enabled() {
+    for is_enabled in [true, false] {
+        let harness = Installation::swept(PROGRAM, 3).following_events();
+        if !is_enabled {
+            harness.replace_in_config("enabled = true\nfastest_s", "enabled = false\nfastest_s");
+        }
+        let mut daemon = Daemon::start(&harness);
+        eventually("the first sweep is complete", || {
+            harness.column("SELECT id FROM passes WHERE outcome = 'complete'").len() == 2
+        });
+        if is_enabled {
+            eventually("the event list is read", || !event_list_read_at(&harness).is_empty());
+        }
+        assert_eq!(daemon.stop(), Some(0));
+        assert_eq!(event_list_read_at(&harness).is_empty(), !is_enabled);
+    }
+}
+
+/// Promises: key events.fastest_s
+#[test]
+fn event_list_is_read_every_fastest_s_while_events_are_young() {
+    let harness = Installation::with(PROGRAM, 3).following_events();
+    harness.replace_in_config("fastest_s = 1\n", "fastest_s = 2\n");
+    let mut daemon = Daemon::start(&harness);
+    eventually("the list is read four times", || event_list_read_at(&harness).len() >= 4);
+    assert_eq!(daemon.stop(), Some(0));
+    let at = event_list_read_at(&harness);
+    for (earlier, later) in at.iter().zip(&at[1..4]) {
+        let wait = later - earlier;
+        // At the default of ten seconds the list is not read four times within the wait of a test.
+        assert!((1900..6000).contains(&wait), "{wait} ms: {at:?}");
+    }
+}
+
+/// Promises: key events.slowest_s
+#[test]
+fn event_list_is_read_every_slowest_s_while_it_cannot_be_read() {
+    let harness = Installation::with(PROGRAM, 3).following_events();
+    harness.replace_in_config("fastest_s = 1\n", "fastest_s = 1\nslowest_s = 3\n");
+    harness.inject(Fault::new(FaultEffect::status(500)).call(FaultedCall::Events));
+    let mut daemon = Daemon::start(&harness);
+    eventually("the list is requested three times", || event_list_read_at(&harness).len() >= 3);
+    assert_eq!(daemon.stop(), Some(0));
+    let at = event_list_read_at(&harness);
+    for (earlier, later) in at.iter().zip(&at[1..3]) {
+        let wait = later - earlier;
+        assert!((2900..12_000).contains(&wait), "{wait} ms: {at:?}");
+    }
+}
+
 /// Promises: key outbound.enabled
 #[test]
 fn nothing_is_accepted_or_sent_while_pushing_is_switched_off() {
