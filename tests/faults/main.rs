@@ -17,6 +17,7 @@ mod answers;
 mod clock;
 mod database;
 mod disk;
+mod events;
 mod ids_and_metadata;
 mod lists;
 mod moving;

@@ -27,6 +27,8 @@ pub enum Ends {
     Partial(&'static str),
     /// The pass is complete, and one customer is named as unreadable.
     Unreadable(&'static str),
+    /// The daemon sweeps and pushes, and notes why it does not follow events.
+    WithoutEvents(&'static str),
     /// An operator must decide.
     Waits(&'static str),
     /// The key is refused.
@@ -47,7 +49,7 @@ impl Ends {
     /// Returns the exit code of the contract; -1 where there is none.
     pub fn code(self) -> i32 {
         match self {
-            Self::Complete(_) | Self::Outlasts(_) | Self::Stops(_) => 0,
+            Self::Complete(_) | Self::Outlasts(_) | Self::WithoutEvents(_) | Self::Stops(_) => 0,
             Self::Fails(_) | Self::Partial(_) => 1,
             Self::Misconfigured(_) => 2,
             Self::Unreadable(_) | Self::Waits(_) => 3,
@@ -63,6 +65,7 @@ impl Ends {
         match self {
             Self::Complete(message)
             | Self::Outlasts(message)
+            | Self::WithoutEvents(message)
             | Self::Fails(message)
             | Self::Partial(message)
             | Self::Unreadable(message)
@@ -86,6 +89,9 @@ impl Ends {
                 "the pass is partial: it counts the customers that it could not verify; exit 1"
             }
             Self::Unreadable(_) => "the pass is complete without that customer, which is named; exit 3",
+            Self::WithoutEvents(_) => {
+                "the daemon sweeps and pushes without events, and notes the reason; it stops with exit 0"
+            }
             Self::Waits(_) => "an operator must decide; exit 3",
             Self::Refused(_) => "the key is refused; exit 4",
             Self::Misconfigured(_) => "nothing is started; exit 2",
@@ -256,6 +262,7 @@ pub const MATRIX: &[&str] = &[
     "another answer for a deleted customer",
     "deleted customers in the list",
     "a limit of requests a second",
+    "no event list",
     "another account's key",
     "a clock that jumps a year",
     "a clock that runs backwards",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::matrix::{Ends, MATRIX, Row};
 use crate::{
-    account, answers, clock, database, disk, ids_and_metadata, lists, moving, readings, statuses,
+    account, answers, clock, database, disk, events, ids_and_metadata, lists, moving, readings, statuses,
     stops_and_kills, throttling, transport,
 };
 
@@ -23,6 +23,7 @@ fn rows() -> Vec<&'static Row> {
         readings::ROWS,
         moving::ROWS,
         ids_and_metadata::ROWS,
+        events::ROWS,
         clock::ROWS,
         stops_and_kills::ROWS,
         stops_and_kills::ELSEWHERE,
