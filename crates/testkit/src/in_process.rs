@@ -230,7 +230,8 @@ impl InProcess {
             TailSettings { per_page, fastest: Duration::from_secs(10), slowest: Duration::from_secs(60) };
         let remote = Arc::new(self.remote_at(&self.sandbox.base_url()));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        EventTail::new(self.store(), remote, clock, settings, CancellationToken::new())
+        let key = Arc::new(SecretKey::parse(&self.key).unwrap());
+        EventTail::new(self.store(), remote, key, clock, settings, CancellationToken::new())
     }
 
     /// Reads the event list once, as the first reading of a process: the whole overlap.
@@ -358,7 +359,7 @@ impl InProcess {
 /// Requests hinted customers until none is due. Returns how long the next one waits.
 pub async fn read_hinted(pull: &Pull<Http>) -> Option<Duration> {
     for _ in 0..MOST_BATCHES {
-        let next = pull.read_hinted().await.unwrap();
+        let next = pull.read_hinted().await.unwrap().wait;
         if next != Some(Duration::ZERO) {
             return next;
         }

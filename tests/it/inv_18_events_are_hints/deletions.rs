@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Payload};
 use komoju_sync::store::log::holds::{self, Decision};
-use komoju_sync::store::write_beside;
+use komoju_sync::store::write_as_operator;
 use komoju_testkit::InProcess;
 use komoju_testkit::in_process::read_hinted;
 use serde_json::json;
@@ -104,7 +104,7 @@ async fn rejected_deletion_stays_rejected() {
     harness.read_hinted().await;
     harness.sandbox.world().remove_fault(fault);
     let at = "2026-06-01T00:00:01.000Z";
-    write_beside(&harness.database(), |tx| holds::decide(tx, None, Decision::Reject, "t", at)).unwrap();
+    write_as_operator(&harness.database(), |tx| holds::decide(tx, None, Decision::Reject, "t", at)).unwrap();
     harness.sandbox.world().emit("customer.deleted", &gone[0]);
     harness.advance(seconds(5));
     harness.read_events().await;
@@ -190,7 +190,7 @@ async fn more_deletes_than_a_sweep_may_record_are_held() {
     assert_eq!(held(&harness), ["too_many 4"]);
     assert_eq!(harness.changes_after(head), vec!["deleted event"; 10]);
     let at = "2026-06-01T00:00:09.000Z";
-    write_beside(&harness.database(), |tx| holds::decide(tx, None, Decision::Approve, "t", at)).unwrap();
+    write_as_operator(&harness.database(), |tx| holds::decide(tx, None, Decision::Approve, "t", at)).unwrap();
     harness.sweep().await;
     harness.assert_true();
 }
