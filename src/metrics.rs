@@ -144,7 +144,7 @@ impl WebhookResult {
 }
 
 /// The origins of changes that this process records.
-const ORIGINS: [Origin; 4] = [Origin::Sweep, Origin::Probe, Origin::Lookup, Origin::Intent];
+const ORIGINS: [Origin; 5] = [Origin::Sweep, Origin::Probe, Origin::Event, Origin::Lookup, Origin::Intent];
 
 /// The states of an intent after an attempt.
 const AFTER_ATTEMPT: [IntentState; 4] =

@@ -1,7 +1,7 @@
 //! The events tail: reads the event list from the cursor on, and stores the hints that follow.
 //!
-//! The cursor moves in the transaction that stores the hints. After a crash the overlap is read
-//! again, and known events are recognized by their ids. An event list that cannot be read stops
+//! The cursor moves when all pages of a reading are stored. After a crash they are read again, and
+//! known events are recognized by their ids. An event list that cannot be read stops
 //! nothing: the sweeps and probes find every change later.
 
 use std::sync::Arc;
@@ -19,9 +19,6 @@ use crate::store::{Store, StoreError};
 use komoju_core::event::EventPage;
 use komoju_core::plan::tail::{self, Depth, EventsPageFacts, TailStep, TailWalk};
 use komoju_core::{PageQuery, time};
-
-/// WHOLE_OVERLAP_EVERY controls how often the whole overlap is read.
-const WHOLE_OVERLAP_EVERY: Duration = Duration::from_secs(60);
 
 /// AFTER_REJECTED controls when an event list that the API rejects is requested again.
 const AFTER_REJECTED: Duration = Duration::from_secs(3600);
@@ -84,7 +81,8 @@ impl TailMemory {
     }
 
     fn depth(&self, now: Duration) -> Depth {
-        let is_due = self.whole_overlap_at.is_none_or(|at| now.saturating_sub(at) >= WHOLE_OVERLAP_EVERY);
+        let every = tail::whole_overlap_every(now.saturating_sub(self.last_new_at));
+        let is_due = self.whole_overlap_at.is_none_or(|at| now.saturating_sub(at) >= every);
         if is_due { Depth::WholeOverlap } else { Depth::FirstKnownEvent }
     }
 }
@@ -108,7 +106,7 @@ impl<R: EventRemote> EventTail<R> {
         // The passes find out whether the key is accepted, and whether it reads this account.
         let key = Arc::clone(&self.key);
         if !self.store.read(move |conn| account::is_accepted(conn, &key)).await? {
-            return Ok(TailReport { wait: self.settings.slowest, ..TailReport::default() });
+            return Ok(TailReport { wait: self.settings.fastest, ..TailReport::default() });
         }
         let now = self.clock.elapsed();
         let depth = memory.depth(now);
@@ -179,7 +177,7 @@ impl<R: EventRemote> EventTail<R> {
             report.needs_sweep |= taken.dropped > 0;
             let known = about_customers.saturating_sub(taken.new);
             // A sweep reads the customers of the others.
-            let new = taken.new - taken.unhinted.len() as u64;
+            let new = taken.new - taken.left_to_sweep;
             match walk.next(EventsPageFacts { events, per_page, new, known, newest }) {
                 TailStep::Read(next) => page = next,
                 TailStep::Done => break,
@@ -220,8 +218,7 @@ impl<R: EventRemote> EventTail<R> {
         self.store
             .write(move |tx| {
                 let taken = hints::take(tx, &page.events, times)?;
-                // An event may report a change that a sweep has found before.
-                taken.unhinted.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
+                taken.customers.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
                 Ok(taken)
             })
             .await

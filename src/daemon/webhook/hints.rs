@@ -75,7 +75,7 @@ impl HintSink {
             let taken = hints::take(tx, &[event], (now, server_now))?;
             recall::start(tx, now)?;
             // An event may report a change that a sweep has found before.
-            taken.unhinted.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
+            taken.customers.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
             // Here and not after the commit, because this request may have ended by then. The loops
             // read through the same store, which is after the commit.
             if taken.hinted > 0 {

@@ -32,8 +32,10 @@ pub struct TakenEvents {
     pub new: u64,
     /// How many of the new ones made a hint.
     pub hinted: u64,
-    /// The customers of new events that made no hint, because a sweep reads them.
-    pub unhinted: Vec<CustomerId>,
+    /// How many of the new ones made no hint, because a sweep reads their customers.
+    pub left_to_sweep: u64,
+    /// The customers of the new ones.
+    pub customers: Vec<CustomerId>,
     /// How many hints were dropped because there were too many: a sweep must read the customers.
     pub dropped: u64,
 }
@@ -70,10 +72,11 @@ pub fn take(
             continue;
         }
         taken.new += 1;
+        taken.customers.extend(customer.cloned());
         match customer {
             // The sweep that replaced the dropped hints reads this customer too.
-            Some(id) if dropped_at.as_ref().is_some_and(|dropped_at| event_at <= *dropped_at) => {
-                taken.unhinted.push(id.clone());
+            Some(_) if dropped_at.as_ref().is_some_and(|dropped_at| event_at <= *dropped_at) => {
+                taken.left_to_sweep += 1;
             }
             Some(id) => {
                 hint(tx, id, now)?;
@@ -292,7 +295,9 @@ mod tests {
     fn repeated_event_makes_one_hint() {
         with_store(|tx| {
             let one = [event("e1", "a", 0), event("e1", "a", 0)];
-            assert_eq!(taken(tx, &one, 1), TakenEvents { new: 1, hinted: 1, ..TakenEvents::default() });
+            let customers = vec![CustomerId::new("a").unwrap()];
+            let expected = TakenEvents { new: 1, hinted: 1, customers, ..TakenEvents::default() };
+            assert_eq!(taken(tx, &one, 1), expected);
             assert_eq!(taken(tx, &one, 2), TakenEvents::default());
             assert_eq!(due(tx, at(2), 10).unwrap().len(), 1);
         });
@@ -338,7 +343,7 @@ mod tests {
             assert_eq!(due(tx, at(11), 600).unwrap(), []);
             // What happened before the sweep starts makes no hint; what happens later does.
             let late = taken(tx, &[event("late", "c1", 9)], 12);
-            assert_eq!((late.hinted, late.unhinted.len()), (0, 1));
+            assert_eq!((late.hinted, late.left_to_sweep), (0, 1));
             assert_eq!(taken(tx, &[event("ahead", "c2", 0)], 5).hinted, 1, "a clock was set back");
             assert_eq!(taken(tx, &[event("next", "c1", 11)], 12).hinted, 1);
         });

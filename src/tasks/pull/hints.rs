@@ -142,7 +142,7 @@ impl<R: EventRemote> Pull<R> {
                 _ => {}
             }
             self.apply_hinted(answered, &mut suspects).await?;
-            if unclear >= MOST_UNCLEAR {
+            if unclear >= MOST_UNCLEAR || self.pause_if_many_are_missing().await? {
                 break;
             }
         }
@@ -152,8 +152,8 @@ impl<R: EventRemote> Pull<R> {
                 |requested_at| suspects.values().all(|suspect| suspect.answered_at <= requested_at);
             let canary = canary.filter(|(requested_at, _)| is_newer(*requested_at));
             self.settle_suspects(suspects, canary.map(|(_, answered_at)| answered_at)).await?;
+            self.pause_if_many_are_missing().await?;
         }
-        self.pause_if_many_are_missing().await?;
         if unclear >= MOST_UNCLEAR { Err(Failure::NoAnswers) } else { Ok(()) }
     }
 
@@ -179,7 +179,9 @@ impl<R: EventRemote> Pull<R> {
                     return Ok(());
                 }
                 Absent::Unknown => {
-                    self.recent.with(|recent| recent.add(true));
+                    if !hint.is_second {
+                        self.recent.with(|recent| recent.add(true));
+                    }
                     HintAnswer::NotFound
                 }
                 Absent::Settled(answer) => answer,
@@ -283,14 +285,16 @@ impl<R: EventRemote> Pull<R> {
     }
 
     /// Pauses hints where the API does not find too many of the customers that events name.
-    async fn pause_if_many_are_missing(&self) -> Result<(), Failure> {
-        let Some(missing) = self.recent.with(RecentAnswers::take_excess) else { return Ok(()) };
+    /// Returns whether they pause.
+    async fn pause_if_many_are_missing(&self) -> Result<bool, Failure> {
+        let Some(missing) = self.recent.with(RecentAnswers::take_excess) else { return Ok(false) };
         let reason = format!(
             "{missing} of the last 50 customers that events named were not found: the events may be of another mode or key"
         );
         tracing::warn!("events are not followed for {} minutes: {reason}", PAUSE_FOR.as_mins());
         let until = self.clock.now().checked_add(PAUSE_FOR).unwrap_or(Timestamp::MAX);
-        Ok(self.note(move |tx| hints::pause(tx, until, &reason)).await?)
+        self.note(move |tx| hints::pause(tx, until, &reason)).await?;
+        Ok(true)
     }
 }
 

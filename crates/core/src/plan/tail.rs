@@ -22,6 +22,12 @@ pub const QUIET_AFTER: Duration = Duration::from_secs(600);
 /// seconds after it happened.
 const NEAR_CURSOR: SignedDuration = SignedDuration::from_secs(10);
 
+/// WHOLE_OVERLAP_EVERY controls how often the whole overlap is read while events arrive …
+const WHOLE_OVERLAP_EVERY: Duration = Duration::from_secs(60);
+
+/// … and QUIET_OVERLAP_EVERY how often on a quiet list.
+const QUIET_OVERLAP_EVERY: Duration = Duration::from_secs(900);
+
 /// How far the overlap is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -118,11 +124,16 @@ pub fn wait(quiet_for: Duration, fastest: Duration, slowest: Duration) -> Durati
 }
 
 /// Returns the cursor after all events up to `newest` were read. It does not move back, and is never
-/// after the server's time: there it would hide all events. Without new events it follows the
-/// server's time, one overlap behind, so that a quiet list is read with one request.
+/// after the server's time: there it would hide all events. It does not move without events: all of
+/// them may be late.
 pub fn cursor(before: Timestamp, newest: Option<Timestamp>, server_now: Timestamp) -> Timestamp {
-    let settled = server_now.checked_sub(OVERLAP).unwrap_or(Timestamp::MIN);
-    newest.map_or(before, |newest| newest.max(before)).max(settled).min(server_now)
+    newest.map_or(before, |newest| newest.max(before)).min(server_now)
+}
+
+/// Returns how often the whole overlap is read. `quiet_for` is how long ago the last new event was
+/// read: a quiet list is read with one request most of the time.
+pub fn whole_overlap_every(quiet_for: Duration) -> Duration {
+    if quiet_for < QUIET_AFTER { WHOLE_OVERLAP_EVERY } else { QUIET_OVERLAP_EVERY }
 }
 
 /// Returns the cursor from which events are read. One in the future was written while a clock was
@@ -220,13 +231,19 @@ mod tests {
     }
 
     #[test]
+    fn whole_overlap_is_read_each_minute_and_of_a_quiet_list_each_quarter_of_an_hour() {
+        let every = [0, 599, 600].map(|quiet| whole_overlap_every(Duration::from_secs(quiet)).as_secs());
+        assert_eq!(every, [60, 60, 900]);
+    }
+
+    #[test]
     fn cursor_moves_forward_and_not_past_the_servers_time() {
         assert_eq!(cursor(at(100), None, at(500)), at(100));
         assert_eq!(cursor(at(100), Some(at(300)), at(500)), at(300));
         assert_eq!(cursor(at(100), Some(at(50)), at(500)), at(100));
         assert_eq!(cursor(at(100), Some(at(9000)), at(500)), at(500));
         assert_eq!(cursor(at(9000), None, at(500)), at(500), "written while a clock was ahead");
-        assert_eq!(cursor(at(100), Some(at(200)), at(5000)), at(4700), "a quiet list");
+        assert_eq!(cursor(at(100), Some(at(200)), at(5000)), at(200), "all events may be late");
         assert_eq!((start(at(9000), at(500)), start(at(100), at(500))), (at(500), at(100)));
     }
 }

@@ -38,6 +38,15 @@ pub(super) struct Suspect {
     pub(super) answered_at: Duration,
 }
 
+/// What became of suspects with a canary.
+#[derive(Debug, Default)]
+struct RecordedSuspects {
+    /// What follows for their hints, by the rows of the suspects.
+    answers: HashMap<i64, HintAnswer>,
+    /// The rows for which there was no room.
+    excess: Vec<i64>,
+}
+
 /// Suspects, by their rows in the mirror.
 pub(super) type Suspects = HashMap<i64, Suspect>;
 
@@ -56,11 +65,13 @@ impl<R: EventRemote> Pull<R> {
         let canaries = self.random_live(CANARIES + rows.len(), LiveFilter::Unapproved).await?;
         let is_suspect = |id: &CustomerId| suspects.values().any(|suspect| suspect.hint.id == *id);
         let canaries = canaries.into_iter().filter(|id| !is_suspect(id)).take(CANARIES).collect();
-        let plan = AbsencePlan::new(rows.len() as u64, 0, limit);
+        // Each is known to be gone: up to the limit they are recorded, and the others are held.
+        let plan = AbsencePlan::new((rows.len() as u64).min(limit), 0, limit);
         let mut check = AbsenceCheck::of_sweep(plan, rows, &HashMap::new(), Vec::new(), policy, canaries);
         check.set_room(room);
         let budget = LookupBudget::unlimited(PassKind::Probe);
-        let (mut answered, mut recorded) = (HashSet::new(), HashSet::new());
+        let mut answered = HashSet::new();
+        let mut answers: HashMap<i64, HintAnswer> = HashMap::new();
         let findings = loop {
             match check.next_step(self.clock.elapsed(), &budget) {
                 AbsenceStep::Lookup(row) => {
@@ -84,15 +95,16 @@ impl<R: EventRemote> Pull<R> {
                     check.canary_answered(answered_at);
                 }
                 AbsenceStep::Record { rows, room } => {
-                    let (deleted, excess) = self.record_hinted(&suspects, rows, room).await?;
-                    check.recorded(deleted.len() as u64, excess);
-                    recorded.extend(deleted);
+                    let recorded = self.record_hinted(&suspects, rows, room).await?;
+                    let deleted = recorded.answers.values().filter(|it| **it == HintAnswer::Recorded);
+                    check.recorded(deleted.count() as u64, recorded.excess);
+                    answers.extend(recorded.answers);
                 }
                 AbsenceStep::NoteImprecise { .. } => check.set_room(room),
                 AbsenceStep::Finish => break check.into_findings(),
             }
         };
-        self.hold_hinted(&suspects, &recorded, findings).await
+        self.hold_hinted(&suspects, answers, findings).await
     }
 
     /// Requests a suspect again; returns when, by the steady clock, and the answer. A customer that
@@ -134,59 +146,66 @@ impl<R: EventRemote> Pull<R> {
         .await
     }
 
-    /// Records proven deletions, at most `room`. Returns the rows that are recorded, and those for
-    /// which there was no room.
+    /// Records proven deletions, at most `room`.
     async fn record_hinted(
         &self,
         suspects: &Arc<Suspects>,
         rows: Vec<i64>,
         room: u64,
-    ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+    ) -> Result<RecordedSuspects, StoreError> {
         let (suspects, in_flight) = (Arc::clone(suspects), Arc::clone(&self.in_flight));
         let consistency = self.settings.consistency;
         let now = self.clock.now();
         let plan = move |view: &mut View<'_>| {
-            let (mut deleted, mut excess) = (Vec::new(), Vec::new());
+            let mut recorded = RecordedSuspects::default();
+            let mut deleted = Vec::new();
             for row in rows {
-                let (Some(id), Some(suspect)) = (view.live_id_of(row)?, suspects.get(&row)) else { continue };
-                let seq = view.find(&id)?.map_or(0, |stored| stored.standing.seq);
-                // Our own push, another answer, a hold or an operator's decision is newer.
-                if seq != suspect.hint.seq
-                    || suspect.request.is_before_push_of(&id)
+                let Some(suspect) = suspects.get(&row) else { continue };
+                let id = &suspect.hint.id;
+                let seq = view.find(id)?.map_or(0, |stored| stored.standing.seq);
+                // Another answer was applied meanwhile, and it may be newer.
+                if seq != suspect.hint.seq {
+                    recorded.answers.insert(row, HintAnswer::Overtaken);
+                    continue;
+                }
+                // Our own push, a hold or an operator's decision is newer.
+                if suspect.request.is_before_push_of(id)
                     || unlisted::has_push_open(view.conn(), id.as_str())?
-                    || view.is_unsettled(&id)?
+                    || view.is_unsettled(id)?
                 {
+                    recorded.answers.insert(row, HintAnswer::Settled);
                     continue;
                 }
                 if deleted.len() as u64 == room {
-                    excess.push(row);
+                    recorded.excess.push(row);
                     continue;
                 }
-                view.delete(&id)?;
-                deleted.push((row, suspect.hint.clone(), suspect.request.requested_at()));
+                view.delete(id)?;
+                recorded.answers.insert(row, HintAnswer::Recorded);
+                deleted.push((suspect.hint.clone(), suspect.request.requested_at()));
             }
-            Ok((deleted, excess))
+            Ok((recorded, deleted))
         };
         let cause = self.cause(Origin::Event, None);
-        let applied = self.plan_and_apply(cause, plan, move |tx, (deleted, _), _| {
-            for (_, hint, requested_at) in deleted {
+        let applied = self.plan_and_apply(cause, plan, move |tx, (_, deleted), _| {
+            for (hint, requested_at) in deleted {
                 in_flight.read_applied(&hint.id);
                 let settle = Settling { hint: hint.clone(), requested_at: *requested_at, now, consistency };
                 settle.with(tx, HintAnswer::Recorded)?;
             }
             Ok(())
         });
-        let ((deleted, excess), _) = applied.await?;
+        let ((recorded, deleted), _) = applied.await?;
         self.recent.with(|recent| deleted.iter().for_each(|_| recent.add(false)));
-        Ok((deleted.into_iter().map(|(row, ..)| row).collect(), excess))
+        Ok(recorded)
     }
 
     /// Holds what is not proven or has no room, and settles the hints of the suspects that are not
-    /// recorded. One that was neither recorded nor held is requested again.
+    /// recorded. One without an answer of its own, and not held, is requested again.
     async fn hold_hinted(
         &self,
         suspects: &Arc<Suspects>,
-        recorded: &HashSet<i64>,
+        answers: HashMap<i64, HintAnswer>,
         findings: AbsenceFindings,
     ) -> Result<(), Failure> {
         let held_rows: HashSet<i64> = findings.held.iter().flat_map(|(rows, _)| rows).copied().collect();
@@ -201,10 +220,10 @@ impl<R: EventRemote> Pull<R> {
         }
         let settling: Vec<(Settling, HintAnswer)> = suspects
             .iter()
-            .filter(|(row, _)| !recorded.contains(row))
+            .filter(|(row, _)| answers.get(row) != Some(&HintAnswer::Recorded))
             .map(|(row, suspect)| {
-                let is_held = held_rows.contains(row);
-                let answer = if is_held { HintAnswer::Settled } else { HintAnswer::Unclear };
+                let other = if held_rows.contains(row) { HintAnswer::Settled } else { HintAnswer::Unclear };
+                let answer = answers.get(row).copied().unwrap_or(other);
                 (self.settling(suspect.hint.clone(), suspect.request.requested_at()), answer)
             })
             .collect();
