@@ -32,6 +32,8 @@
 //!   ([`tasks::pull`]).
 //! - A delete needs evidence: an answer that the customer is gone, and within a minute of it an
 //!   answer that another customer exists ([`plan::absence`]).
+//! - An event or webhook is a hint: it causes a request for its customer, and no value is taken
+//!   from it ([`tasks::events`], [`plan::hints`]).
 //! - A null source takes nothing away by itself ([`plan::comparison`]).
 //! - The database belongs to one account ([`plan::account`]).
 //! - An intent is claimed, with what its attempts must repeat, before a byte is sent. A create with
@@ -49,14 +51,17 @@
 //! when · **pass** one reading of the list: a **sweep** reads all of it, a **probe** the newest
 //! customers · **suspect** a customer that a sweep did not see · **canary** one that it saw and
 //! that still answers · **hold** deletions that wait for an operator · **tombstone** the last known
-//! state of a deleted customer · **intent** a change requested for the remote; it is in the
-//! **outbox** until it is **settled** · **attempt** one try at an intent; the attempts for one
-//! customer follow each other · **park** leave an intent to an operator · **echo** our own push,
-//! seen in an answer · **operator** the person or program that runs commands.
+//! state of a deleted customer · **event** what the remote reports about a customer, in its event
+//! list or as a webhook · **hint** a customer that an event names and that is requested by itself ·
+//! **intent** a change requested for the remote; it is in the **outbox** until it is **settled** ·
+//! **attempt** one try at an intent; the attempts for one customer follow each other · **park**
+//! leave an intent to an operator · **echo** our own push, seen in an answer · **operator** the
+//! person or program that runs commands.
 //!
 //! [`plan`]: komoju_core::plan
 //! [`plan::absence`]: komoju_core::plan::absence
-//! [`plan::comparison`]: komoju_core::plan::sighting
+//! [`plan::hints`]: komoju_core::plan::hints
+//! [`plan::comparison`]: komoju_core::plan::comparison
 //! [`plan::account`]: komoju_core::plan::account
 //! [`plan::attempt`]: komoju_core::plan::attempt
 //! [`plan::creates`]: komoju_core::plan::creates
