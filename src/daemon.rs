@@ -149,12 +149,12 @@ impl App {
         let clock = setup::trusted_clock(clock, store.read(stored::confirmed).await?);
         let key = setup::find_key(config)?;
         let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
-        Self::on(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
+        Self::with_key(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
     }
 
     /// Builds the parts that work with `key`, which `remote` sends, and recovers what the previous
     /// work left unfinished.
-    async fn on(
+    async fn with_key(
         store: Arc<Store>,
         instance: Arc<Instance>,
         config: &Config,

@@ -63,7 +63,7 @@ pub(super) fn run(config: &ConfigFile, args: &ChangesArgs) -> anyhow::Result<Exi
     }
     signals::until_stopped(Exit::Fine, |stop| async move {
         // Start the watch before the first read, so that no later commit is missed.
-        let mut watch = Watch::on(&path).unwrap_or_else(|_| Watch::polling());
+        let mut watch = Watch::of_path(&path).unwrap_or_else(|_| Watch::polling());
         loop {
             let seen_version = reader.data_version()?;
             print_new(&reader, &mut filter, &mut out, args.style)?;

@@ -123,7 +123,7 @@ impl App {
                 let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
                 let NextKey { key, remote } = &next;
                 let (key, remote) = (Arc::clone(key), Arc::clone(remote));
-                Self::on(store, instance, config, clock, key, remote, stop).await
+                Self::with_key(store, instance, config, clock, key, remote, stop).await
             };
             match trying.await {
                 Ok(next) => {
