@@ -143,12 +143,12 @@ impl<R: EventRemote> EventTail<R> {
             cursor = tail::cursor(cursor, read.newest, self.server_now());
             let (events, per_page, newest) = (read.len(), read.per_page, read.newest);
             let about_customers = read.events.len() as u64;
-            let taken = self.store_page(read).await?;
-            report.new += taken.new;
-            report.hinted += taken.hinted;
-            report.needs_sweep |= taken.dropped > 0;
-            let known = about_customers.saturating_sub(taken.new);
-            match walk.next(EventsPageFacts { events, per_page, new: taken.new, known, newest }) {
+            let stored = self.store_page(read).await?;
+            report.new += stored.new;
+            report.hinted += stored.hinted;
+            report.needs_sweep |= stored.dropped > 0;
+            let known = about_customers.saturating_sub(stored.new);
+            match walk.next(EventsPageFacts { events, per_page, new: stored.new, known, newest }) {
                 TailStep::Read(next) => page = next,
                 TailStep::Done => break,
                 TailStep::Gap => {
@@ -183,16 +183,16 @@ impl<R: EventRemote> EventTail<R> {
     }
 
     /// Stores the events of a page, and the hints that follow from them.
-    async fn store_page(&self, page: EventPage) -> Result<hints::TakenEvents, StoreError> {
+    async fn store_page(&self, page: EventPage) -> Result<hints::StoredEvents, StoreError> {
         let times = (self.clock.now(), self.server_now());
         self.store
             .write(move |tx| {
-                let taken = hints::take(tx, &page.events, times)?;
+                let stored = hints::store_events(tx, &page.events, times)?;
                 // An event may report a change that a sweep has found before.
-                if taken.new > taken.hinted {
+                if stored.new > stored.hinted {
                     recall::match_events(tx, None)?;
                 }
-                Ok(taken)
+                Ok(stored)
             })
             .await
     }

@@ -109,7 +109,7 @@ async fn not_found_settles_a_delete_and_rejects_an_update() {
     assert_eq!(harness.states(), ["d done", "u rejected"]);
     assert_eq!(harness.detail("u")["code"], "not_found");
     assert_eq!(harness.of("d", "reason"), "the customer was already deleted at KOMOJU");
-    harness.signals.customer_missing.notified().await;
+    harness.signals.extra_sweep.notified().await;
     let deleted = format!(
         "SELECT origin || intent_id FROM changes WHERE kind = 'deleted' AND customer_id = '{}'",
         ids[0]
