@@ -127,7 +127,7 @@ impl InFlightPushes {
 impl InFlightPushes {
     /// Records that an answer about this customer alone was applied: answers that were requested
     /// before it are older.
-    pub(super) fn read_applied(&self, customer: &CustomerId) {
+    pub(super) fn note_applied_read(&self, customer: &CustomerId) {
         let mut state = self.state();
         state.now += 1;
         let now = state.now;

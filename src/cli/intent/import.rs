@@ -218,7 +218,7 @@ fn customers(reader: &Reader, intents: &[(usize, Intent)]) -> Result<Option<Stri
     reader.in_snapshot(|conn| {
         for id in named {
             match mirror::find(conn, id)? {
-                Some(stored) if stored.standing.is_live() => live += 1,
+                Some(stored) if stored.mirror_row.is_live() => live += 1,
                 Some(_) => deleted += 1,
                 None => unknown.push(id.as_str()),
             }

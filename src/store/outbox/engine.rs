@@ -23,7 +23,7 @@ const LONGEST_WAIT_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The time that decides which intents are due.
 #[derive(Clone, Debug)]
-pub struct Now {
+pub struct DueTimes {
     /// The time at which waits end.
     pub at: String,
     /// The time at which `not_before` ends; `None` while the clock is not confirmed.
@@ -39,7 +39,7 @@ const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
 /// Returns up to `count` intents that are due, in the order of acceptance; none of `tried`.
 pub fn due(
     conn: &Conn,
-    now: &Now,
+    now: &DueTimes,
     count: usize,
     tried: &HashSet<i64>,
 ) -> Result<Vec<OpenIntent>, StoreError> {
@@ -52,7 +52,7 @@ pub fn due(
 }
 
 /// Returns whether an intent is due that is not among `tried`. Reads no intent's content.
-pub fn is_any_due(conn: &Conn, now: &Now, tried: &HashSet<i64>) -> Result<bool, StoreError> {
+pub fn is_any_due(conn: &Conn, now: &DueTimes, tried: &HashSet<i64>) -> Result<bool, StoreError> {
     let positions = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)";
     let mut is_any = false;
     each_due(conn, positions, now, tried, |_| {
@@ -67,7 +67,7 @@ pub fn is_any_due(conn: &Conn, now: &Now, tried: &HashSet<i64>) -> Result<bool, 
 fn each_due(
     conn: &Conn,
     select: &str,
-    now: &Now,
+    now: &DueTimes,
     tried: &HashSet<i64>,
     mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
 ) -> Result<(), StoreError> {

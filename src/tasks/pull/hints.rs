@@ -29,7 +29,7 @@ use crate::store::log::holds::HoldEnd;
 use crate::store::log::{passes, recall, unlisted};
 use crate::store::{StoreError, Tx, read};
 use crate::tasks::in_flight::RequestMark;
-use komoju_core::plan::hints::{HintAnswer, HintedRead, PAUSE_FOR, RecentAnswers};
+use komoju_core::plan::hints::{HintAnswer, HintedRead, MissingRate, PAUSE_FOR};
 use komoju_core::plan::lag::{Consistency, ReadReason};
 use komoju_core::{Customer, CustomerId, Origin};
 
@@ -59,12 +59,12 @@ enum Absent {
     Suspect(i64),
 }
 
-/// The newest answers to requests of hinted customers.
+/// The [`MissingRate`] that the requests of hinted customers share.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<RecentAnswers>);
+pub(super) struct SharedMissingRate(Mutex<MissingRate>);
 
-impl Recent {
-    fn with<T>(&self, work: impl FnOnce(&mut RecentAnswers) -> T) -> T {
+impl SharedMissingRate {
+    fn with<T>(&self, work: impl FnOnce(&mut MissingRate) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -141,13 +141,13 @@ impl<R: EventRemote> Pull<R> {
                     return Ok(());
                 }
                 Absent::Unknown => {
-                    self.recent.with(|recent| recent.add(true));
+                    self.missing_rate.with(|missing_rate| missing_rate.add(true));
                     HintAnswer::NotFound
                 }
                 Absent::Settled(answer) => answer,
             },
             // The next sweep reports it.
-            CustomerLookup::Unreadable(_) => HintAnswer::Settled,
+            CustomerLookup::Unreadable(_) => HintAnswer::NothingMore,
             CustomerLookup::Unclear(why) => {
                 tracing::debug!("{why}; requesting this customer again");
                 HintAnswer::Unclear
@@ -166,7 +166,7 @@ impl<R: EventRemote> Pull<R> {
         let consistency = self.settings.consistency;
         let (planned_for, by) = (hint.clone(), Arc::clone(&request));
         let plan = move |view: &mut View<'_>| {
-            let seq = view.find(&planned_for.id)?.map_or(0, |stored| stored.standing.seq);
+            let seq = view.find(&planned_for.id)?.map_or(0, |stored| stored.mirror_row.seq);
             // Another answer was applied meanwhile, and it may be newer.
             if seq != planned_for.seq {
                 return Ok(HintAnswer::Overtaken);
@@ -178,12 +178,12 @@ impl<R: EventRemote> Pull<R> {
                 LookupEffect::LeftOut => HintAnswer::LeftOut,
             })
         };
-        self.recent.with(|recent| recent.add(false));
+        self.missing_rate.with(|missing_rate| missing_rate.add(false));
         let (settle, in_flight) = (self.settling(hint, request.requested_at()), Arc::clone(&self.in_flight));
         let cause = self.cause(Origin::Event, None);
         self.plan_and_apply(cause, plan, move |tx, answer, recorded| {
             if recorded.changes() > 0 {
-                in_flight.read_applied(&settle.hint.id);
+                in_flight.note_applied_read(&settle.hint.id);
             }
             settle.with(tx, *answer)
         })
@@ -198,12 +198,12 @@ impl<R: EventRemote> Pull<R> {
         self.read_mirror(move |view| {
             let conn = view.conn();
             let Some(stored) = view.find(&id)? else { return Ok(Absent::Unknown) };
-            if !stored.standing.is_live() {
+            if !stored.mirror_row.is_live() {
                 return Ok(Absent::Settled(HintAnswer::NotFound));
             }
             let is_pushed = request.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())?;
             if is_pushed || view.is_unsettled(&id)? || !passes::has_whole_sweep(conn)? {
-                return Ok(Absent::Settled(HintAnswer::Settled));
+                return Ok(Absent::Settled(HintAnswer::NothingMore));
             }
             // A read may be from before the customer existed.
             if unlisted::young(conn, consistency, times)?.contains(stored.row) {
@@ -230,7 +230,7 @@ impl<R: EventRemote> Pull<R> {
 
     /// Pauses hints where the API does not find too many of the customers that events name.
     async fn pause_if_many_are_missing(&self) -> Result<(), Failure> {
-        let Some(missing) = self.recent.with(RecentAnswers::take_excess) else { return Ok(()) };
+        let Some(missing) = self.missing_rate.with(MissingRate::take_excess) else { return Ok(()) };
         let reason = format!(
             "{missing} of the last 50 customers that events named were not found: the events may be of another mode or key"
         );

@@ -120,7 +120,7 @@ impl<R: EventRemote> Pull<R> {
             let (mut deleted, mut excess) = (Vec::new(), Vec::new());
             for row in rows {
                 let (Some(id), Some(suspect)) = (view.live_id_of(row)?, suspects.get(&row)) else { continue };
-                let seq = view.find(&id)?.map_or(0, |stored| stored.standing.seq);
+                let seq = view.find(&id)?.map_or(0, |stored| stored.mirror_row.seq);
                 // Our own push, another answer or an operator's decision is newer.
                 if seq != suspect.hint.seq
                     || suspect.request.is_before_push_of(&id)
@@ -140,14 +140,14 @@ impl<R: EventRemote> Pull<R> {
         let cause = self.cause(Origin::Event, None);
         let applied = self.plan_and_apply(cause, plan, move |tx, (deleted, _), _| {
             for (hint, requested_at) in deleted {
-                in_flight.read_applied(&hint.id);
+                in_flight.note_applied_read(&hint.id);
                 let settle = Settling { hint: hint.clone(), requested_at: *requested_at, now, consistency };
                 settle.with(tx, HintAnswer::Recorded)?;
             }
             Ok(())
         });
         let ((deleted, excess), _) = applied.await?;
-        self.recent.with(|recent| deleted.iter().for_each(|_| recent.add(false)));
+        self.missing_rate.with(|missing_rate| deleted.iter().for_each(|_| missing_rate.add(false)));
         Ok((deleted.len() as u64, excess))
     }
 
@@ -160,7 +160,7 @@ impl<R: EventRemote> Pull<R> {
                 "{} that events reported not recorded: see `komoju-sync deletions list`",
                 count(held, "deletion")
             );
-            self.recent.with(|recent| (0..held).for_each(|_| recent.add(true)));
+            self.missing_rate.with(|missing_rate| (0..held).for_each(|_| missing_rate.add(true)));
         }
         let settling: Vec<Settling> = suspects
             .values()
@@ -174,7 +174,7 @@ impl<R: EventRemote> Pull<R> {
         };
         let cause = self.cause(Origin::Event, None);
         self.plan_and_apply(cause, plan, move |tx, (), _| {
-            settling.into_iter().try_for_each(|settle| settle.with(tx, HintAnswer::Settled))
+            settling.into_iter().try_for_each(|settle| settle.with(tx, HintAnswer::NothingMore))
         })
         .await?;
         Ok(())
