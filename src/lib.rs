@@ -56,7 +56,7 @@
 //!
 //! [`plan`]: komoju_core::plan
 //! [`plan::absence`]: komoju_core::plan::absence
-//! [`plan::comparison`]: komoju_core::plan::sighting
+//! [`plan::comparison`]: komoju_core::plan::comparison
 //! [`plan::account`]: komoju_core::plan::account
 //! [`plan::attempt`]: komoju_core::plan::attempt
 //! [`plan::creates`]: komoju_core::plan::creates

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A webhook is a hint: it names a customer, which the daemon then requests. A lost or repeated
-//! webhook does no harm, and neither does a forged one beyond one request.
+//! webhook does no harm. A forged one is refused; if the secret leaked, it causes one request.
 //!
 //! Invariants:
 //! - Nothing of a body is parsed before its signature is verified.

@@ -1,5 +1,5 @@
 //! State that survives a restart and is not in the log: account, last confirmed time, learned
-//! request rate, and sent alerts.
+//! request rate, sent alerts, and how far the event list is read.
 
 pub mod account;
 pub mod alerts;

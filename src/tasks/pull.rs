@@ -1,11 +1,15 @@
-//! Pull: from the remote's list to the mirror and the change log.
+//! Pull: from the remote's customers to the mirror and the change log.
 //!
 //! ```text
-//!   account guard ─▶ pages ─▶ approved holds ─▶ missing customers ─▶ end of the pass
+//!   account guard ─▶ pages ─▶ approved holds ─▶ rechecks ─▶ missing customers ─▶ end of the pass
+//!   between passes: rechecks, customers that events name
 //!                      each step: fetch ─▶ plan ─▶ apply
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass. Each step fetches first. Then it plans against the `view`
+//! A recheck requests a single customer again, because a read of it was not applied. The missing
+//! customers are requested by sweeps only.
+//!
+//! A [`Pull`] owns these steps. Each step fetches first. Then it plans against the `view`
 //! of the mirror and applies the plan in the same transaction (`mirror`, `apply`).
 //! `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
 //! plans, and applies none. A pass that fails reports one sentence and keeps the pages that it
@@ -14,8 +18,8 @@
 //! Invariants:
 //! - No request is made while a transaction is open.
 //! - A probe concludes nothing from absence.
-//! - Only `absence` records a delete, and only after a canary answered. An approved delete needs no
-//!   canary if no live customer is left outside the hold.
+//! - Only `absence` and `hints/suspects` record a delete, and only after a canary answered. An
+//!   approved delete needs no canary if no live customer is left outside the hold.
 //! - A dry run writes nothing.
 
 mod absence;
