@@ -152,7 +152,7 @@ impl<R: EventRemote> EventTail<R> {
                 TailStep::Read(next) => page = next,
                 TailStep::Done => break,
                 TailStep::Gap => {
-                    tracing::warn!("more events are new than are read at once; a sweep reads the customers");
+                    tracing::warn!("too many new events: a sweep is started instead of single requests");
                     report.needs_sweep = true;
                     break;
                 }

@@ -232,7 +232,7 @@ impl<R: EventRemote> Pull<R> {
     async fn pause_if_many_are_missing(&self) -> Result<(), Failure> {
         let Some(missing) = self.missing_rate.with(MissingRate::take_excess) else { return Ok(()) };
         let reason = format!(
-            "{missing} of the last 50 customers that events named were not found: the events may be of another mode or key"
+            "{missing} of the last 50 customers that events named were not found: the webhook may be of the other mode (test or live), or of another account"
         );
         tracing::warn!("events are not followed for {} minutes: {reason}", PAUSE_FOR.as_mins());
         let until = self.clock.now().checked_add(PAUSE_FOR).unwrap_or(Timestamp::MAX);

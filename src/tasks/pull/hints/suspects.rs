@@ -155,9 +155,10 @@ impl<R: EventRemote> Pull<R> {
     async fn hold_hinted(&self, suspects: &Arc<Suspects>, findings: AbsenceFindings) -> Result<(), Failure> {
         let held: u64 = findings.held.iter().map(|(rows, _)| rows.len() as u64).sum();
         if held > 0 {
+            let are = if held == 1 { "is" } else { "are" };
             tracing::warn!(
                 customers = held,
-                "{} that events reported not recorded: see `komoju-sync deletions list`",
+                "{} that events reported {are} held: see `komoju-sync deletions list`",
                 count(held, "deletion")
             );
             self.missing_rate.with(|missing_rate| (0..held).for_each(|_| missing_rate.add(true)));
