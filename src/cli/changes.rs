@@ -11,7 +11,9 @@ use crate::store::{Reader, StoreError};
 use crate::watch::Watch;
 use komoju_core::CustomerId;
 
-/// Show the change log: which customer changed, when the change was seen, and what differs.
+/// Show the change log.
+///
+/// A line says which customer changed, when the change was seen, and what differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync changes --limit 20             the newest 20\n  \
     komoju-sync changes --since 4200\n  \

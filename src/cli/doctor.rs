@@ -48,9 +48,9 @@ const AFTER_CONFIG: &str = "key permissions spool disk schema wal instance api c
 /// What to do where this user may not read something.
 const RUN_AS_ROOT: &str = "run this as root: sudo komoju-sync doctor";
 
-/// Check configuration, key, API, clock, permissions, disk and database, and show what to do.
+/// Check what prevents the program from working, and show what to do.
 ///
-/// It works before the first start, while the daemon runs and without a network, and writes
+/// It checks configuration, key, API, clock, permissions, disk and database. It works before the first start, while the daemon runs and without a network, and writes
 /// nothing. Run it as root, because other users may not read everything.
 #[derive(Debug, clap::Args)]
 #[command(

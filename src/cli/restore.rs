@@ -15,9 +15,9 @@ use crate::store::file::{backup, place, restore};
 use crate::store::{Instance, LogMark};
 use komoju_core::time;
 
-/// Replace the database with a backup. The daemon must be stopped.
+/// Replace the database with a backup.
 ///
-/// The backup is checked first, and only read. The old database is kept beside the new one under
+/// The daemon must be stopped. The backup is checked first, and only read. The old database is kept beside the new one under
 /// another name. Unfinished intents are parked, because they may have been carried out since the
 /// backup. The next complete sweep holds all deletions for an operator and records none. The change
 /// log gets a new log_id.

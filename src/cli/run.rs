@@ -18,8 +18,9 @@ use komoju_core::time;
 /// AGAIN_AFTER controls how soon a start is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Run the daemon in the foreground: a sweep at once, then at each tick of `inbound.sweep_cron` and
-/// `inbound.probe_cron`.
+/// Run the daemon in the foreground: a sweep at once, then at each tick.
+///
+/// `inbound.sweep_cron` and `inbound.probe_cron` set the ticks.
 ///
 /// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second signal more than a second
 /// later stops it at once. SIGHUP reads `api.secret_key_file` and `webhook.secret_file` again. A

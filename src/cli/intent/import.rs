@@ -28,7 +28,9 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 /// SHOWN limits how many calls and unknown customers the preview names.
 const SHOWN: usize = 5;
 
-/// Queue a file of intents, one JSON object a line: all of them, or none.
+/// Queue all intents of a file, or none.
+///
+/// A line is one intent, as a JSON object.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent import customers.jsonl\n  \
     generate | komoju-sync intent import - --yes\n\n\
