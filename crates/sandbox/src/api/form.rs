@@ -1,4 +1,4 @@
-//! Owns request bodies: JSON, or a form with bracketed names such as `metadata[order_id]=x`.
+//! Request bodies: JSON, or a form with bracketed names such as `metadata[order_id]=x`.
 //!
 //! A body without a type is a form: KOMOJU's own Node sample sends one.
 //!

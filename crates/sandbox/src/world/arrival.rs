@@ -1,4 +1,4 @@
-//! Owns a request between its arrival and its answer.
+//! A request between its arrival and its answer.
 //!
 //! A request locks the world twice: when it arrives (faults fire, the key is checked, the
 //! idempotency key is taken) and, after any delay, when it takes effect. Between the two the world
