@@ -9,9 +9,10 @@
 //!   [`WebhookSecret::find`](crate::secret::WebhookSecret::find).
 //! - The table in `keys` is the only list of keys. Tests compare it with `config.example.toml`.
 //!
-//! Rejected: environment variables that override keys (the file would no longer show what is in
-//! effect), relative paths (a service starts in `/`, its operator does not), and reloading while
-//! running (a restart resumes where it stopped).
+//! These designs were rejected:
+//! - Environment variables that override keys. The file would no longer show what is in effect.
+//! - Relative paths. A service starts in `/`, its operator does not.
+//! - Reloading while running. A restart resumes where it stopped.
 
 mod check;
 #[cfg(any(test, fuzzing))]

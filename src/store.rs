@@ -16,7 +16,7 @@
 //! - A file that is not ours, is damaged or is newer than this program is never written to
 //!   ([`file::open`]).
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - An async pool, because SQLite has one writer.
 //! - Deferred transactions for writers. Their upgrade fails at once under contention, whatever the
 //!   busy timeout is.

@@ -1,8 +1,8 @@
 //! A signal that a file, or the content of a directory, has changed, whichever process changed it.
 //!
-//! A signal only says that it is worth looking: several changes may give one signal, and a change
-//! may be of no interest. Where the kernel gives no signals (on a network file system, or with too
-//! many watches already) the same call returns once a second, so the caller is late at worst.
+//! The caller looks after each signal: several changes may give one signal, and a change may be of
+//! no interest. The kernel gives no signals on a network file system, or with too many watches
+//! already. Then the same call returns once a second, so the caller is late at worst.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -9,8 +9,9 @@
 //! Nothing is written, created or started. The API gets a request for one page, and one for a
 //! customer if the database is bound to another key.
 //!
-//! Rejected: the exit codes of other commands, because these stop at the first failure; and
-//! repairs, because as root they would leave files that belong to root.
+//! These designs were rejected:
+//! - The exit codes of other commands. These commands stop at the first failure.
+//! - Repairs. As root they would leave files that belong to root.
 
 mod access;
 mod account;

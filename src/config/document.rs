@@ -4,7 +4,8 @@
 //! not hide five wrong values. What the parser guessed is not checked: a line with a syntax error,
 //! and all keys below a broken table header.
 //!
-//! Rejected: deserializing with serde, which stops at the first wrong value.
+//! These designs were rejected:
+//! - Deserializing with serde. It stops at the first wrong value.
 
 use std::ops::Range;
 

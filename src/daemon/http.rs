@@ -15,10 +15,12 @@
 //! The start fails if the address cannot be used, because an operator would notice missing
 //! monitoring too late.
 //!
-//! Rejected: keep-alive connections (a scrape every 15 seconds gains nothing by them), answers from
-//! the database (a scrape would wait for its lock), a password (an address on this machine or the
-//! mode of a socket is better, and a proxy can add one), and `axum::serve` (it limits neither the
-//! head nor the number of connections).
+//! These designs were rejected:
+//! - Keep-alive connections. A scrape every 15 seconds gains nothing by them.
+//! - Answers from the database. A scrape would wait for its lock.
+//! - A password. An address on this machine or the mode of a socket is better, and a proxy can add
+//!   a password.
+//! - `axum::serve`. It limits neither the head nor the number of connections.
 
 mod gauges;
 mod places;

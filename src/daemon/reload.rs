@@ -8,8 +8,9 @@
 //! with the new one is built. The new work begins like a start: the account guard runs before the
 //! first page, and nothing is pushed before the guard has accepted the key.
 //!
-//! Rejected: to replace the key inside the client. A page or an attempt that waits for the rate
-//! limit would then be sent with a key that the guard has not checked.
+//! These designs were rejected:
+//! - Replacing the key inside the client. A page or an attempt that waits for the rate limit would
+//!   then be sent with a key that the guard has not checked.
 
 use std::pin::pin;
 use std::sync::Arc;

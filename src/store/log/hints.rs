@@ -80,7 +80,7 @@ pub fn store_events(
     Ok(stored)
 }
 
-/// Has this customer requested.
+/// Makes this customer due for a request.
 fn hint(tx: &Tx<'_>, id: &CustomerId, now: Timestamp) -> Result<(), StoreError> {
     let mut last = tx.prepare_cached("SELECT requested_at FROM hint WHERE customer_id = ?1")?;
     let requested_at: Option<Option<String>> = last.query_row([id.as_str()], |row| row.get(0)).optional()?;
@@ -131,7 +131,8 @@ pub fn open_count(conn: &Conn) -> Result<u64, StoreError> {
     count(conn, 0)
 }
 
-/// Returns how many hints wait for the request that repeats one without news, or for the first one.
+/// Returns how many hints wait for their second request (`is_second` is 1) or for their first one
+/// (0).
 fn count(conn: &Conn, is_second: i64) -> Result<u64, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT count(*) FROM hint WHERE due_at IS NOT NULL AND is_second = ?1")?;

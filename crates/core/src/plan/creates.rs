@@ -1,5 +1,8 @@
 //! Decides whether a create took effect, if its key is not enough, by the customers created since.
 //!
+//! The *window* of a create is the list of the API's customers that were created since
+//! [`window_from`].
+//!
 //! A customer is a *candidate* if no other intent created it, the mirror did not have it before the
 //! first attempt, and it matches the create. Other customers do not matter, live or gone. With a
 //! tag (a metadata key that carries the intent's id) a customer matches if it carries the id.
@@ -16,7 +19,7 @@ use crate::{Customer, CustomerId};
 /// WINDOW_BEGINS_BEFORE controls how long before the first attempt the window begins.
 pub const WINDOW_BEGINS_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 
-/// Returns the begin of the window, from the earlier of our clock (`ours`) and the server's at the
+/// Returns the beginning of the window, from the earlier of our clock (`ours`) and the server's at the
 /// first attempt. Either clock may be ahead, and a window that begins too late hides the create's
 /// customer.
 pub fn window_from(ours: Option<Timestamp>, server: Timestamp) -> Timestamp {

@@ -14,8 +14,8 @@ use super::lag::Consistency;
 /// MERGE_WITHIN controls for how long after a request further hints of the customer are merged.
 pub const MERGE_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
-/// MOST_OPEN controls how many hints may wait for their first request. More are dropped, and one
-/// sweep starts: it reads a hundred customers a request.
+/// MOST_OPEN controls how many hints may wait for their first request. If there are more, all of
+/// them are dropped and one sweep starts, because it reads a hundred customers a request.
 pub const MOST_OPEN: u32 = 500;
 
 /// MOST_SECOND_READS controls how many customers may wait for their second request.
@@ -24,8 +24,8 @@ pub const MOST_SECOND_READS: u32 = 500;
 /// AGAIN_AFTER controls when a customer without a usable answer is requested again.
 pub const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
-/// GIVE_UP_AFTER controls for how long a customer without a usable answer is requested again. The
-/// sweeps read it.
+/// GIVE_UP_AFTER controls for how long a customer without a usable answer is requested again. After
+/// that only sweeps read it.
 pub const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
 /// PAUSE_FOR controls for how long hints pause where too many customers are not found.
@@ -37,7 +37,7 @@ const RECENT: usize = 50;
 /// MOST_GONE_PERCENT controls how many of these answers may find no customer. More pause the hints.
 const MOST_GONE_PERCENT: usize = 20;
 
-/// What the request of a hinted customer brought.
+/// The answer to the request of a hinted customer, compared with the mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintAnswer {
     /// A change, which is recorded.
