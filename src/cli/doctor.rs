@@ -51,8 +51,9 @@ const RUN_AS_ROOT: &str = "run this as root: sudo komoju-sync doctor";
 
 /// Check what prevents the program from working, and show what to do.
 ///
-/// It checks configuration, key, API, clock, permissions, disk and database. It works before the first start, while the daemon runs and without a network, and writes
-/// nothing. Run it as root, because other users may not read everything.
+/// It checks configuration, key, API, clock, permissions, disk and database. It works before the
+/// first start, while the daemon runs and without a network, and writes nothing. Run it as root,
+/// because other users may not read everything.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  sudo komoju-sync doctor\n  komoju-sync doctor --json | jq 'select(.level != \"ok\")'\n\n\

@@ -63,8 +63,9 @@ pub(super) fn run(config: &ConfigFile, _: &RunArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Starts the daemon, and retries while a condition that can pass prevents it: a lock of another
-/// program, a restore that copies the database, a full disk. Returns none if the stop is first.
+/// Starts the daemon, and retries while a condition that may end by itself prevents it. Such a
+/// condition is a lock of another program, a restore that copies the database, or a full disk.
+/// Returns none if the stop is first.
 async fn started(
     config: &Config,
     clock: &Arc<dyn Clock>,

@@ -11,8 +11,8 @@ use komoju_sandbox::{Fault, Options, Readings, Sandbox, SandboxWebhook};
 
 /// Run a local KOMOJU with seeds, drift and faults on request.
 ///
-/// It is the customers API with a population, a movable clock, events and webhooks. Everything is in
-/// memory.
+/// It is the customers API with a population, a movable clock, events and webhooks. Everything is
+/// in memory.
 ///
 /// While it runs, `GET /_sandbox/` on its address lists the calls that change customers, emit
 /// events, register webhooks, inject faults and move its clock.

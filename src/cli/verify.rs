@@ -9,8 +9,9 @@ use crate::store::log::verify;
 
 /// Verify that the change log is intact and folds to the mirror.
 ///
-/// The file is checked for damage, too. This detects damage and partial edits. An attacker may rewrite the whole file: to detect that,
-/// keep the head that is printed at the end elsewhere, and pass it with --head.
+/// It also checks that the file is not damaged. Damage and partial edits are found. An attacker may
+/// rewrite the whole file: to detect that, keep the head that is printed at the end elsewhere, and
+/// pass it with --head.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync verify\n  komoju-sync verify --head 4200:9f86d081884c7d65…")]
 pub(super) struct VerifyArgs {

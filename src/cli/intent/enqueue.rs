@@ -77,8 +77,8 @@ struct CustomerParameters {
 
 #[derive(Debug, clap::Args)]
 struct Expectation {
-    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE; if
-    /// the customer differs, nothing is sent and the intent parks.
+    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE. If
+    /// the customer differs, nothing is sent and the intent is parked.
     #[arg(long, value_name = "JSON")]
     expect: Option<String>,
 }
