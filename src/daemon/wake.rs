@@ -113,7 +113,7 @@ impl App {
         let reader = Reader::open(&self.database)?;
         let mut seen = unless_locked(reader.data_version())?;
         loop {
-            let patience = tokio::select! {
+            let longest_wait = tokio::select! {
                 () = watch.signalled() => SLOWEST_COMMIT,
                 // Without a notification probably nothing was written, so check once.
                 () = self.clock.sleep(POLL_EVERY) => Duration::ZERO,
@@ -122,7 +122,7 @@ impl App {
             // only after that. So check until it can be read.
             let mut waited = Duration::ZERO;
             let mut now = unless_locked(reader.data_version())?.or(seen);
-            while now == seen && waited < patience {
+            while now == seen && waited < longest_wait {
                 // At worst this notices the commit a quarter of its duration late.
                 let wait = (waited / 4).clamp(Duration::from_millis(1), Duration::from_millis(250));
                 self.clock.sleep(wait).await;
