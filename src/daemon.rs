@@ -1,5 +1,5 @@
-//! The composition root: opens the database, finds the key, builds the remote, and runs passes and
-//! pushes until the stop.
+//! The composition root: opens the database, finds the key, and builds the remote. It runs passes,
+//! pushes and the loops that follow events until the stop.
 //!
 //! The order matters twice. The start checks what may be unusable before it changes anything: the
 //! instance lock, then the database, then the key. The stop ends the ticks first, then the pass at

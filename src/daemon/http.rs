@@ -8,9 +8,9 @@
 //! A request can do no harm. Answers are built from the last observed [`Status`] and the sizes of
 //! files. The number of connections, the size of their heads and their time are bounded. If all
 //! places are taken, the oldest connection is closed for a new one (`places`). If the last
-//! observation says that the mirror is not ready, a fresh one is requested, so that the end of the
-//! first sweep is seen at once. An answer contains no id, no address, no key and no text from
-//! outside, so a foreign `Host` header does no harm.
+//! observation says that the mirror is not ready, a fresh one is requested. So the end of the first
+//! sweep is seen at once. An answer contains no id, no address, no key and no text from outside, so
+//! a foreign `Host` header does no harm.
 //!
 //! The start fails if the address cannot be used, because an operator would notice missing
 //! monitoring too late.

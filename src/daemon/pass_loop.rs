@@ -15,9 +15,9 @@ use crate::tasks::pull::{Failure, Report};
 use komoju_core::PassKind;
 use komoju_core::plan::retry;
 
-/// EXTRA_SWEEP_EVERY controls how often the loop starts a sweep between two ticks: a push did not
-/// find its customer, or more events arrived than are followed. Many such reasons at once need one
-/// sweep only.
+/// EXTRA_SWEEP_EVERY controls how often the loop starts a sweep between two ticks. Such a sweep is
+/// wanted if a push did not find its customer, or if more events arrived than are followed. Many
+/// such reasons at once need one sweep only.
 const EXTRA_SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// RECHECK_AFTER_BUSY controls how soon customers are requested again if another program kept the

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Invariant: no pass and no attempt uses two keys. The work with the old key ends before the work
-//! with the new one is built. The new work begins like a start: the account guard runs before the
+//! with the new one is built. The new work begins like a start. The account guard runs before the
 //! first page, and nothing is pushed before the guard has accepted the key.
 //!
 //! These designs were rejected:
@@ -23,7 +23,7 @@ use crate::remote::Http;
 use crate::secret::{KeyPlace, SecretKey, mask};
 
 /// A key, and the client that sends it. The client is built while the work with the old key still
-/// runs, so that the old key stays in use if it cannot be built.
+/// runs. So the old key stays in use if the client cannot be built.
 struct NextKey {
     key: Arc<SecretKey>,
     remote: Arc<Http>,

@@ -10,9 +10,9 @@
 //!
 //! Texts that look like any key, token or card number are hidden too. Their patterns require no
 //! word boundary in front, because escaped text (`\nsk_live_…`, `%3Dtok_…`) has none. Hiding too
-//! much is a nuisance, hiding too little is a leak. A mask keeps no prefix and no last digits, and
-//! no key contains a `*` ([`SecretKey`] refuses it), so a mask and the text around it never form
-//! the key.
+//! much is a nuisance, hiding too little is a leak. A mask keeps no prefix and no last digits. No
+//! key contains a `*`, because [`SecretKey`] refuses it. So a mask and the text around it never
+//! form the key.
 //!
 //! These designs were rejected:
 //! - Regular expressions. A percent-encoded key has too many spellings.
@@ -183,8 +183,8 @@ pub fn harmless(c: char) -> char {
     }
 }
 
-/// Returns a key in base64: as Basic authentication sends it (`key:`), alone, and, for each of
-/// the three alignments, the piece that does not depend on the text around it.
+/// Returns a key in base64: as Basic authentication sends it (`key:`), and alone. For each of the
+/// three alignments it also returns the piece that does not depend on the text around it.
 fn base64_forms(key: &str) -> Vec<SecretString> {
     let key = key.as_bytes();
     let with_colon = Zeroizing::new([key, b":"].concat());

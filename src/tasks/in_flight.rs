@@ -2,8 +2,9 @@
 //!
 //! Each push of a customer settles at some moment. An answer to a request from before that moment
 //! may show the customer before or after our push. Neither is a change from elsewhere. So the pull
-//! does not apply such an answer to that customer, and the next pass requests it again. The pull marks each request
-//! ([`InFlightPushes::mark_request`]). The push registers what it sends and when that settles.
+//! does not apply such an answer to that customer, and the next pass requests it again. The pull
+//! marks each request ([`InFlightPushes::mark_request`]). The push registers what it sends and when
+//! that settles.
 //!
 //! The push registers, and the pull checks before it writes, within transactions of the store. The
 //! store runs one transaction at a time, so no push settles between a check and its write.

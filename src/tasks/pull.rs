@@ -9,11 +9,11 @@
 //! A recheck requests a single customer again, because a read of it was not applied. The missing
 //! customers are requested by sweeps only.
 //!
-//! A [`Pull`] owns these steps. Each step fetches first. Then it plans against the `view`
-//! of the mirror and applies the plan in the same transaction (`mirror`, `apply`).
-//! `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
-//! plans, and applies none. A pass that fails reports one sentence and keeps the pages that it
-//! applied, because they are true. It concludes nothing from what it did not read.
+//! A [`Pull`] owns these steps. Each step fetches first. Then it plans against the `view` of the
+//! mirror and applies the plan in the same transaction (`mirror`, `apply`). `komoju_core::plan`
+//! decides what an answer means. A dry run makes the same requests and the same plans, and applies
+//! none. A pass that fails reports one sentence and keeps the pages that it applied, because they
+//! are true. It concludes nothing from what it did not read.
 //!
 //! Invariants:
 //! - No request is made while a transaction is open.

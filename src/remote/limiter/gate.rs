@@ -2,9 +2,9 @@
 //!
 //! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push
 //! waits for one request of a sweep at most, and many pushes do not stop the mirror. Among the
-//! reads, those of passes and of hints take turns in the same way, so that hints get at most half
-//! of what a sweep could use. A request for events goes before both, but not twice in a row: there
-//! are few.
+//! reads, those of passes and of hints take turns in the same way. So hints get at most half of
+//! what a sweep could use. A request for events goes before both, but not twice in a row: there are
+//! few.
 
 /// The kinds of requests that share the limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use komoju_core::{CustomerId, Origin, time};
 /// COUNTED_DAYS controls how many days are counted, today included.
 const COUNTED_DAYS: i64 = 7;
 
-/// EARLIEST controls how long before its event's time a change may be observed. An event was
-/// seen whose time is two seconds after that of its change.
+/// EARLIEST controls how long before its event's time a change may be observed. An event was seen
+/// whose time is two seconds after that of its change.
 const EARLIEST: SignedDuration = SignedDuration::from_secs(10);
 
 /// How many changes were reported by events.

@@ -36,7 +36,7 @@ const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
      (SELECT coalesce(finished_at, started_at) FROM attempts WHERE intent_id = id ORDER BY n DESC LIMIT 1)
      FROM outbox CROSS JOIN intents USING (position)";
 
-/// Returns up to `count` intents that are due, in the order of acceptance; none of `tried`.
+/// Returns up to `count` intents that are due, except those in `tried`, in the order of acceptance.
 pub fn due(
     conn: &Conn,
     now: &DueTimes,

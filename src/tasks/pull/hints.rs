@@ -5,8 +5,8 @@
 //!                                  └▶ 404: a suspect ─▶ canary ─▶ recorded, or held
 //! ```
 //!
-//! A 404 deletes nothing without the evidence that a sweep needs: the customer is old enough, a
-//! canary answers within a minute, and the deletions since the last sweep stay within the sweep's
+//! A 404 deletes nothing without the evidence that a sweep needs. The customer is old enough, and a
+//! canary answers within a minute. The deletions since the last sweep stay within the sweep's
 //! limit.
 
 mod suspects;

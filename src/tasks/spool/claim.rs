@@ -103,8 +103,8 @@ impl Claim {
     }
 }
 
-/// Returns the part of a file's content that was not accepted: the bytes after the accepted ones,
-/// or the whole content if it does not begin with them.
+/// Returns the part of a file's content that was not accepted. This is what follows the accepted
+/// bytes, or the whole content if it does not begin with them.
 pub(super) fn late(mut content: Vec<u8>, accepted: &AcceptedBytes) -> Vec<u8> {
     let len = usize::try_from(accepted.len).unwrap_or(usize::MAX);
     if content.len() >= len && lines::digest(&content[..len]) == accepted.digest {

@@ -1,5 +1,5 @@
-//! An operator added an object to the schema (a trigger, an index, a foreign key), and it blocks our
-//! write. The message names that object.
+//! An operator added an object to the schema (a trigger, an index, a foreign key), and it blocks
+//! our write. The message names that object.
 
 use komoju_testkit::Installation;
 use rusqlite::Connection;

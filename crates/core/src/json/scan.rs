@@ -2,8 +2,8 @@
 //!
 //! It is used where the parser fails. It finds the customers on a page that contains invalid JSON,
 //! and the id of a customer that is unreadable or truncated. Only quotes, brackets, commas and
-//! colons are significant; anything may stand between them. The scanner does not recurse and
-//! does not allocate.
+//! colons are significant; anything may stand between them. The scanner does not recurse and does
+//! not allocate.
 
 /// One member of an object or item of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

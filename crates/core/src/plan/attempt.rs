@@ -376,9 +376,9 @@ fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Inten
     )
 }
 
-/// Commits the server's time before a create's first attempt. The create's window
-/// begins shortly before that time. A create that may have taken effect already gets no such time
-/// any more: it has the time of an earlier attempt, or the time is unknown.
+/// Commits the server's time before a create's first attempt. The create's window begins shortly
+/// before that time. A create that may have taken effect already gets no such time any more. It has
+/// the time of an earlier attempt, or the time is unknown.
 fn first_attempt(facts: &AttemptFacts) -> Option<AttemptStep> {
     let open = &facts.open;
     let is_undated = open.is_create()

@@ -49,7 +49,7 @@ pub enum HintAnswer {
     /// No customer, and the mirror has none or it is too young for a conclusion.
     NotFound,
     /// Nothing that a second request would improve. The deletion of the customer is held, or left
-    /// to a push of our own; or the mirror has no complete sweep yet; or the customer is
+    /// to a push of our own. Or the mirror has no complete sweep yet. Or the customer is
     /// unreadable.
     NothingMore,
     /// A state that something else replaced in the log while it was requested.
@@ -61,14 +61,13 @@ pub enum HintAnswer {
 /// What follows for the hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintStep {
-    /// It is answered.
+    /// The hint is closed: nothing more is requested for it.
     Close,
-    /// The customer is requested again at this time; `is_second` says that this is the second
-    /// request of an answered hint.
+    /// The customer is requested again.
     ReadAt {
-        /// The time.
+        /// The time of the request.
         at: Timestamp,
-        /// Whether it repeats a request that showed nothing new.
+        /// Whether the request repeats one that showed nothing new.
         is_second: bool,
     },
 }

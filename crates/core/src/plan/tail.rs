@@ -1,7 +1,7 @@
 //! The events tail: which page of the event list is read next, and how often the list is read.
 //!
-//! The list is newest first, as far as is known. It is read from the cursor minus [`OVERLAP`], so
-//! that an event that appears late, or twice, or out of order is read all the same. Its `total` and
+//! The list is newest first, as far as is known. It is read from the cursor minus [`OVERLAP`]. So
+//! an event that appears late, twice, or out of order is read all the same. Its `total` and
 //! `last_page` are not trusted.
 
 use std::time::Duration;
