@@ -68,47 +68,28 @@ struct Cli {
     command: Command,
 }
 
+// The help of a command is the comment of its arguments. A comment here would replace all of it.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground: a sweep at once, then at each tick.
     Run(run::RunArgs),
-    /// Run one sweep, then attempt each due intent once.
     Sync(sync::SyncArgs),
-    /// Show the state of the mirror and what needs an operator; works without the daemon.
     Status(status::StatusArgs),
-    /// Check what prevents the program from working, and show what to do.
     Doctor(doctor::DoctorArgs),
-    /// Show the mirror, now or at an earlier time.
     Customers(customers::CustomersArgs),
-    /// Show the change log.
     Changes(changes::ChangesArgs),
-    /// List, approve or reject held deletions.
     Deletions(deletions::DeletionsArgs),
-    /// Queue and manage intents: customers to create, update or delete at KOMOJU.
     Intent(intent::IntentArgs),
-    /// Show or accept the account that the database belongs to.
     Account(account::AccountArgs),
-    /// Verify that the change log is intact and folds to the mirror.
     Verify(verify::VerifyArgs),
-    /// Rebuild the mirror from the change log.
     Rebuild(rebuild::RebuildArgs),
-    /// Erase a deleted customer's data from everything that is kept here.
     Erase(erase::EraseArgs),
-    /// Write the mirror to standard output.
     Export(export::ExportArgs),
-    /// Make a checked copy of the database, without payment tokens.
     Backup(backup::BackupArgs),
-    /// Replace the database with a backup.
     Restore(restore::RestoreArgs),
-    /// Check or show the configuration.
     Config(config::ConfigArgs),
-    /// Run a local KOMOJU with seeds, drift and faults on request.
     Sandbox(sandbox::SandboxArgs),
-    /// Run sandbox and daemon in a temporary directory, with a few changes: a first look.
     Demo(demo::DemoArgs),
-    /// Print a script that completes this command line in a shell.
     Completions(completions::CompletionsArgs),
-    /// Print or write the manual pages.
     Man(man::ManArgs),
 }
 

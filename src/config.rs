@@ -9,9 +9,10 @@
 //!   [`WebhookSecret::find`](crate::secret::WebhookSecret::find).
 //! - The table in `keys` is the only list of keys. Tests compare it with `config.example.toml`.
 //!
-//! Rejected: environment variables that override keys (the file would no longer show what is in
-//! effect), relative paths (a service starts in `/`, its operator does not), and reloading while
-//! running (a restart resumes where it stopped).
+//! These designs were rejected:
+//! - Environment variables that override keys. The file would no longer show what is in effect.
+//! - Relative paths. A service starts in `/`, its operator does not.
+//! - Reloading while running. A restart resumes where it stopped.
 
 mod check;
 #[cfg(any(test, fuzzing))]
@@ -30,7 +31,7 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use document::Document;
-use error::Wrong;
+use error::ValueProblem;
 use names::Key;
 
 pub use cron::{Cadence, CadenceError};
@@ -74,8 +75,8 @@ impl Config {
         let mut file = Document::parse(text);
         let config = keys::read(&mut file);
         check_combinations(&config, &mut file);
-        let complaints = file.finish(keys::KEYS);
-        if complaints.is_empty() { Ok(config) } else { Err(error::invalid(origin, text, complaints)) }
+        let problems = file.finish(keys::KEYS);
+        if problems.is_empty() { Ok(config) } else { Err(error::invalid(origin, text, problems)) }
     }
 
     /// Returns the names of all keys, `table.key`, in the order of the example.
@@ -87,24 +88,24 @@ impl Config {
 /// Reports keys with values that are valid alone but not together.
 fn check_combinations(config: &Config, file: &mut Document<'_>) {
     if config.database.path.starts_with(&config.outbound.spool_dir) {
-        file.complain_at_last(
+        file.report_at_last(
             [Key::new("database", "path"), Key::new("outbound", "spool_dir")],
-            Wrong::new("the database must not be in the spool directory")
+            ValueProblem::new("the database must not be in the spool directory")
                 .help("every member of the group may replace files there"),
         );
     }
     if config.webhook.listen.as_ref().is_some_and(Listen::is_public) && !config.webhook.allow_public {
         let listen = Key::new("webhook", "listen");
-        file.complain_at_last(
+        file.report_at_last(
             [listen, listen],
-            Wrong::new("other machines can reach this address")
+            ValueProblem::new("other machines can reach this address")
                 .help("listen at 127.0.0.1 behind a proxy with TLS, or set webhook.allow_public = true"),
         );
     }
     if config.api.proxy.is_some() && config.api.base_url.scheme() == "http" {
-        file.complain_at_last(
+        file.report_at_last(
             [Key::new("api", "proxy"), Key::new("api", "base_url")],
-            Wrong::new("an http:// base_url must not go through a proxy").help(
+            ValueProblem::new("an http:// base_url must not go through a proxy").help(
                 "the proxy would receive the secret key unencrypted; leave api.proxy out for the local sandbox",
             ),
         );

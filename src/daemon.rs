@@ -1,5 +1,5 @@
-//! The composition root: opens the database, finds the key, builds the remote, and runs passes and
-//! pushes until the stop.
+//! The composition root: opens the database, finds the key, and builds the remote. It runs passes,
+//! pushes and the loops that follow events until the stop.
 //!
 //! The order matters twice. The start checks what may be unusable before it changes anything: the
 //! instance lock, then the database, then the key. The stop ends the ticks first, then the pass at
@@ -149,12 +149,12 @@ impl App {
         let clock = setup::trusted_clock(clock, store.read(stored::confirmed).await?);
         let key = setup::find_key(config)?;
         let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
-        Self::on(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
+        Self::with_key(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
     }
 
     /// Builds the parts that work with `key`, which `remote` sends, and recovers what the previous
     /// work left unfinished.
-    async fn on(
+    async fn with_key(
         store: Arc<Store>,
         instance: Arc<Instance>,
         config: &Config,

@@ -1,11 +1,10 @@
-//! The remote: KOMOJU's customers API in the types of `komoju_core`.
+//! The remote: KOMOJU's API of customers and events in the types of `komoju_core`.
 //!
 //! [`Remote`], [`EventRemote`] and [`PushRemote`] are the ports that passes, events and pushes use.
 //! [`Http`] implements all of them. One call is one request: it waits for the limiter, sends, reads
 //! a bounded answer and returns the result. It never retries, follows no redirect and decides
-//! nothing.
-//! `komoju_core::plan` decides what an answer means for the mirror, and `tasks` decides when to
-//! retry.
+//! nothing. `komoju_core::plan` decides what an answer means for the mirror, and `tasks` decides
+//! when to retry.
 
 pub mod client;
 pub mod limiter;

@@ -1,5 +1,5 @@
-//! The database: mirror, change log, passes, holds, account and outbox in one SQLite file. All SQL
-//! of the program is in this module and in `migrations/`.
+//! The database: mirror, change log, passes, holds, events, account and outbox in one SQLite file.
+//! All SQL of the program is in this module and in `migrations/`.
 //!
 //! There is one writer, on its own thread ([`Store`]). It takes closures and runs each in one
 //! `BEGIN IMMEDIATE` transaction. What a closure records, log entry and mirror row alike, commits
@@ -16,7 +16,7 @@
 //! - A file that is not ours, is damaged or is newer than this program is never written to
 //!   ([`file::open`]).
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - An async pool, because SQLite has one writer.
 //! - Deferred transactions for writers. Their upgrade fails at once under contention, whatever the
 //!   busy timeout is.

@@ -1,4 +1,4 @@
-//! The tasks of the daemon: pull, push and the spool.
+//! The tasks of the daemon: pull, push, the spool and the event list.
 //!
 //! A task needs no input except its settings, and is safe to run again at any time. It reads, plans
 //! (`komoju_core::plan`, pure), applies the plan in transactions and reports. The caller wakes it;

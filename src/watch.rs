@@ -1,8 +1,8 @@
 //! A signal that a file, or the content of a directory, has changed, whichever process changed it.
 //!
-//! A signal only says that it is worth looking: several changes may give one signal, and a change
-//! may be of no interest. Where the kernel gives no signals (on a network file system, or with too
-//! many watches already) the same call returns once a second, so the caller is late at worst.
+//! The caller looks after each signal: several changes may give one signal, and a change may be of
+//! no interest. The kernel gives no signals on a network file system, or with too many watches
+//! already. Then the same call returns once a second, so the caller is late at worst.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Watch {
     /// # Errors
     /// There is no such place, or the kernel grants no more watches. [`Watch::polling`] works
     /// without signals.
-    pub fn on(path: &Path) -> Result<Self, WatchError> {
+    pub fn of_path(path: &Path) -> Result<Self, WatchError> {
         // Writes go to the target of a link.
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let (directory, file) = match (real.is_dir(), real.parent(), real.file_name()) {
@@ -139,7 +139,7 @@ impl DirectoryWatch {
     ///
     /// # Errors
     /// There is no such place, or the kernel grants no more watches.
-    pub fn on(path: &Path) -> Result<Self, WatchError> {
+    pub fn of_path(path: &Path) -> Result<Self, WatchError> {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = watcher(path, path, move |event| {
             for event in event.map_or_else(|_| vec![FileEvent::Other], |event| file_events(&event)) {
@@ -211,7 +211,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let (file, wal) = (directory.path().join("k.db"), directory.path().join("k.db-wal"));
         std::fs::write(&file, "").unwrap();
-        let mut watch = Watch::on(&file).unwrap();
+        let mut watch = Watch::of_path(&file).unwrap();
         std::fs::write(directory.path().join("other"), "x").unwrap();
         std::fs::read(&file).unwrap();
         assert!(!is_signalled(&mut watch).await);
@@ -222,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn signals_that_are_not_received_yet_are_one_and_a_later_change_is_signalled_again() {
         let directory = tempfile::TempDir::new().unwrap();
-        let mut watch = Watch::on(directory.path()).unwrap();
+        let mut watch = Watch::of_path(directory.path()).unwrap();
         assert_eq!(watch.changes.max_capacity(), 1);
         for n in 0..100 {
             std::fs::write(directory.path().join(n.to_string()), "x").unwrap();
@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn watch_without_signals_returns_once_a_second() {
         Watch::polling().changed().await;
-        assert!(Watch::on(Path::new("/nowhere/at/all")).is_err());
+        assert!(Watch::of_path(Path::new("/nowhere/at/all")).is_err());
     }
 
     #[tokio::test]
@@ -244,7 +244,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let spool = directory.path().join("spool");
         std::fs::create_dir(&spool).unwrap();
-        let mut watch = DirectoryWatch::on(&spool).unwrap();
+        let mut watch = DirectoryWatch::of_path(&spool).unwrap();
         std::fs::write(directory.path().join("x"), "1").unwrap();
         std::fs::rename(directory.path().join("x"), spool.join("a.json")).unwrap();
         let mut events = Vec::new();

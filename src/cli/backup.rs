@@ -12,8 +12,10 @@ use super::{ConfigFile, Exit, blocking};
 use crate::store::Reader;
 use crate::store::file::backup;
 
-/// Make a consistent, checked copy of the database in one file, without payment tokens and without
-/// the secret key. The daemon may run meanwhile.
+/// Make a checked copy of the database, without payment tokens.
+///
+/// The copy is consistent and one file, and it does not contain the secret key. The daemon may run
+/// meanwhile.
 ///
 /// The copy contains the personal data of all customers, so only the user that runs this command
 /// can read it. Keep the head that is printed at the end: with it, `komoju-sync verify --head`

@@ -11,7 +11,9 @@ use crate::store::{Reader, StoreError};
 use crate::watch::Watch;
 use komoju_core::CustomerId;
 
-/// Show the change log: which customer changed, when the change was seen, and what differs.
+/// Show the change log.
+///
+/// A line says which customer changed, when the change was seen, and what differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync changes --limit 20             the newest 20\n  \
     komoju-sync changes --since 4200\n  \
@@ -63,7 +65,7 @@ pub(super) fn run(config: &ConfigFile, args: &ChangesArgs) -> anyhow::Result<Exi
     }
     signals::until_stopped(Exit::Fine, |stop| async move {
         // Start the watch before the first read, so that no later commit is missed.
-        let mut watch = Watch::on(&path).unwrap_or_else(|_| Watch::polling());
+        let mut watch = Watch::of_path(&path).unwrap_or_else(|_| Watch::polling());
         loop {
             let seen_version = reader.data_version()?;
             print_new(&reader, &mut filter, &mut out, args.style)?;

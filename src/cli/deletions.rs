@@ -12,8 +12,8 @@ use komoju_core::time;
 
 /// List, approve or reject held deletions.
 ///
-/// A sweep holds deletions if it missed too many customers, if no other customer proved that the
-/// API answers, or if the database was restored from a backup.
+/// A sweep holds deletions if it missed too many customers, or if no other customer proved that the
+/// API answers. It also holds them if the database was restored from a backup.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync deletions list\n  komoju-sync deletions approve 7\n\n\
     The daemon's next pass (or the next `sync`) requests each approved customer again, and keeps those that \

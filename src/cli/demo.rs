@@ -41,7 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const WELCOME: &str =
     r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
 
-/// Run a local KOMOJU and the daemon in a temporary directory.
+/// Run sandbox and daemon in a temporary directory, with a few changes: a first look.
 ///
 /// Customers are created, changed and deleted, one intent is dropped by each door, and the demo
 /// prints what is recorded. It needs no account, and removes everything at the end.

@@ -9,8 +9,9 @@
 //! Nothing is written, created or started. The API gets a request for one page, and one for a
 //! customer if the database is bound to another key.
 //!
-//! Rejected: the exit codes of other commands, because these stop at the first failure; and
-//! repairs, because as root they would leave files that belong to root.
+//! These designs were rejected:
+//! - The exit codes of other commands. These commands stop at the first failure.
+//! - Repairs. As root they would leave files that belong to root.
 
 mod access;
 mod account;
@@ -48,10 +49,11 @@ const AFTER_CONFIG: &str = "key permissions spool disk schema wal instance api c
 /// What to do where this user may not read something.
 const RUN_AS_ROOT: &str = "run this as root: sudo komoju-sync doctor";
 
-/// Check configuration, key, API, clock, permissions, disk and database, and show what to do.
+/// Check what prevents the program from working, and show what to do.
 ///
-/// It works before the first start, while the daemon runs and without a network, and writes
-/// nothing. Run it as root, because other users may not read everything.
+/// It checks configuration, key, API, clock, permissions, disk and database. It works before the
+/// first start, while the daemon runs and without a network, and writes nothing. Run it as root,
+/// because other users may not read everything.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  sudo komoju-sync doctor\n  komoju-sync doctor --json | jq 'select(.level != \"ok\")'\n\n\

@@ -16,8 +16,10 @@ use crate::store::{WipeOutcome, write_and_wipe};
 use crate::tasks::spool::erase::{self as files, ErasedFiles};
 use komoju_core::{CustomerId, time};
 
-/// Erase a deleted customer's data from change log, mirror, outbox, spool files and free pages, and
-/// print a receipt.
+/// Erase a deleted customer's data from everything that is kept here.
+///
+/// The data is erased from change log, mirror, outbox, spool files and free pages, and a receipt is
+/// printed.
 ///
 /// The customer must be deleted at KOMOJU; otherwise the next sweep would restore it. The log keeps
 /// that there were changes, and when, and `verify` still proves it. The customer's id is kept. The

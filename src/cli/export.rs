@@ -11,7 +11,9 @@ use crate::store::log::passes;
 use crate::store::read::{self, Record};
 use crate::store::{Reader, StoreError};
 
-/// Write the live customers to standard output by id, with the columns of the view `customers`.
+/// Write the mirror to standard output.
+///
+/// The live customers are written by id, with the columns of the view `customers`.
 ///
 /// Exits 1 if no sweep has read all customers yet, because the export is incomplete then.
 #[derive(Debug, clap::Args)]

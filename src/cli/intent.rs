@@ -32,27 +32,18 @@ pub(super) struct IntentArgs {
     command: IntentCommand,
 }
 
+// The help of a command is the comment of its arguments. A comment here would replace all of it.
 #[derive(Debug, Subcommand)]
 enum IntentCommand {
-    /// Queue the create of a customer.
     Create(enqueue::IntentCreateArgs),
-    /// Queue an update of a customer; other parameters are unchanged.
     Update(enqueue::IntentUpdateArgs),
-    /// Queue the delete of a customer.
     Delete(enqueue::IntentDeleteArgs),
-    /// Queue all intents of a file, or none.
     Import(import::IntentImportArgs),
-    /// List the intents that are not settled, in the order of acceptance.
     List(list::IntentListArgs),
-    /// Show one intent, its attempts, and what an operator can do.
     Show(list::IntentShowArgs),
-    /// Show the requests that would be sent now; send nothing.
     Plan(plan::IntentPlanArgs),
-    /// Approve deletes that are held because there are too many of them.
     Approve(decide::IntentApproveArgs),
-    /// Retry a rejected or parked intent.
     Retry(decide::IntentRetryArgs),
-    /// Cancel queued or parked intents.
     Cancel(decide::IntentCancelArgs),
 }
 

@@ -7,7 +7,9 @@ use crate::store::file::continuity;
 use crate::store::log::verify;
 use crate::store::{Instance, Reader, Store, read};
 
-/// Rebuild the mirror from the change log. The daemon must be stopped.
+/// Rebuild the mirror from the change log.
+///
+/// The daemon must be stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync rebuild && komoju-sync verify")]
 pub(super) struct RebuildArgs {}

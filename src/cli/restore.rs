@@ -15,12 +15,12 @@ use crate::store::file::{backup, place, restore};
 use crate::store::{Instance, LogMark};
 use komoju_core::time;
 
-/// Replace the database with a backup. The daemon must be stopped.
+/// Replace the database with a backup.
 ///
-/// The backup is checked first, and only read. The old database is kept beside the new one under
-/// another name. Unfinished intents are parked, because they may have been carried out since the
-/// backup. The next complete sweep holds all deletions for an operator and records none. The change
-/// log gets a new log_id.
+/// The daemon must be stopped. The backup is checked first, and only read. The old database is kept
+/// beside the new one under another name. Unfinished intents are parked, because they may have been
+/// carried out since the backup. The next complete sweep holds all deletions for an operator and
+/// records none. The change log gets a new log_id.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  systemctl stop komoju-sync\n  \
     komoju-sync restore /var/backups/komoju-2026-01-31.db\n  systemctl start komoju-sync\n\n\

@@ -18,8 +18,9 @@ use komoju_core::time;
 /// AGAIN_AFTER controls how soon a start is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Run the daemon in the foreground: a sweep at once, then at each tick of `inbound.sweep_cron` and
-/// `inbound.probe_cron`.
+/// Run the daemon in the foreground: a sweep at once, then at each tick.
+///
+/// `inbound.sweep_cron` and `inbound.probe_cron` set the ticks.
 ///
 /// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second signal more than a second
 /// later stops it at once. SIGHUP reads `api.secret_key_file` and `webhook.secret_file` again. A
@@ -62,8 +63,9 @@ pub(super) fn run(config: &ConfigFile, _: &RunArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Starts the daemon, and retries while a condition that can pass prevents it: a lock of another
-/// program, a restore that copies the database, a full disk. Returns none if the stop is first.
+/// Starts the daemon, and retries while a condition that may end by itself prevents it. Such a
+/// condition is a lock of another program, a restore that copies the database, or a full disk.
+/// Returns none if the stop is first.
 async fn started(
     config: &Config,
     clock: &Arc<dyn Clock>,

@@ -9,8 +9,10 @@ use super::print::{self, Out, count};
 use super::{Exit, signals};
 use komoju_sandbox::{Fault, Options, Readings, Sandbox, SandboxWebhook};
 
-/// A local KOMOJU: the customers API with a population, a movable clock, events, webhooks and
-/// faults on request. Everything is in memory.
+/// Run a local KOMOJU with seeds, drift and faults on request.
+///
+/// It is the customers API with a population, a movable clock, events and webhooks. Everything is
+/// in memory.
 ///
 /// While it runs, `GET /_sandbox/` on its address lists the calls that change customers, emit
 /// events, register webhooks, inject faults and move its clock.
@@ -41,38 +43,50 @@ pub(super) struct SandboxArgs {
     /// and faults have no effect on these answers.
     #[arg(long)]
     frozen_lists: bool,
-    /// How to play what KOMOJU does not say, as JSON; what is left out stays at its default.
+    /// How to play what KOMOJU does not say, as JSON; what is left out has its default
     ///
-    /// How exact lists are: "total" ("exact", {"off": -3}, {"random": 5} percent, "missing",
-    /// "text"), "last_page" ("exact", {"divisor": 25}, "floor", "missing", "null", "zero"),
-    /// "filtered_every" (N: each page lacks every N-th customer), "ties" ("stable", "unstable":
-    /// another order within a second at each request), "repeated" ("never", "added", "displacing":
-    /// a customer is on a page twice), "past_end" ("empty", "last_page", "not_found"), "list_times"
-    /// ("echoed", "absent", "null", "filled").
+    /// How exact lists are:
+    ///   "total": "exact", {"off": -3}, {"random": 5} (percent), "missing", "text"
+    ///   "last_page": "exact", {"divisor": 25}, "floor", "missing", "null", "zero"
+    ///   "filtered_every": N (each page lacks every N-th customer)
+    ///   "ties": "stable", "unstable" (another order within a second at each request)
+    ///   "repeated": "never", "added", "displacing" (a customer is on a page twice)
+    ///   "past_end": "empty", "last_page", "not_found"
+    ///   "list_times": "echoed", "absent", "null", "filled"
     ///
-    /// How old reads are: "list_lag_s", "show_lag_s" (seconds), "lag_percent" (how many of a
-    /// hundred reads are that old).
+    /// How old reads are:
+    ///   "list_lag_s", "show_lag_s": seconds
+    ///   "lag_percent": how many of a hundred reads are that old
     ///
-    /// How a deleted customer looks: "deleted" ("not_found", "other_code", "gone", "flagged"),
-    /// "deleted_listed" ("never", "flagged").
+    /// How a deleted customer looks:
+    ///   "deleted": "not_found", "other_code", "gone", "flagged"
+    ///   "deleted_listed": "never", "flagged"
     ///
-    /// How many requests are accepted: "rate_limit" ({"per_second": 2, "refused": "json_429",
-    /// "retry_after": true, "ban_s": 5}; refused also "html_403", "html_429", "html_503").
+    /// How many requests are accepted:
+    ///   "rate_limit": {"per_second": 2, "refused": "json_429", "retry_after": true, "ban_s": 5}
+    ///     "refused": also "html_403", "html_429", "html_503"
     ///
-    /// How exact the list of events is: "events" ("kept", "with_webhook", "dropped"),
-    /// "event_answers" ("events", "json_403", "json_404", "json_500", "html_200", "html_403",
-    /// "hang"), "event_lag_ms", "event_time" ("change", "appearance"), "event_loss_percent",
-    /// "event_duplicate_percent", "event_disorder_s", "event_ties" ("stable", "unstable"),
-    /// "event_retention_s", "event_data" ("customer", "id", "empty", "wrong"),
-    /// "event_other_percent" (events of payments), "event_start_time", "event_end_time"
-    /// ("inclusive", "exclusive").
+    /// How exact the list of events is:
+    ///   "events": "kept", "with_webhook", "dropped"
+    ///   "event_answers": "events", "json_403", "json_404", "json_500", "html_200", "html_403",
+    ///     "hang"
+    ///   "event_lag_ms", "event_disorder_s", "event_retention_s": a time
+    ///   "event_time": "change", "appearance"
+    ///   "event_loss_percent", "event_duplicate_percent": how many of a hundred events
+    ///   "event_other_percent": events of payments
+    ///   "event_ties": "stable", "unstable"
+    ///   "event_data": "customer", "id", "empty", "wrong"
+    ///   "event_start_time", "event_end_time": "inclusive", "exclusive"
     ///
-    /// How webhooks are delivered: "webhook_delay_ms", "webhook_disorder_ms",
-    /// "webhook_drop_percent", "webhook_duplicate_percent", "webhook_wrong_signature_percent",
-    /// "webhook_timeout_ms", "webhook_retry_ms" (doubles with each attempt), "webhook_attempts".
+    /// How webhooks are delivered:
+    ///   "webhook_delay_ms", "webhook_disorder_ms", "webhook_timeout_ms": a time
+    ///   "webhook_drop_percent", "webhook_duplicate_percent",
+    ///     "webhook_wrong_signature_percent": how many of a hundred
+    ///   "webhook_retry_ms": a time, which doubles with each attempt
+    ///   "webhook_attempts": a number
     ///
     /// "seed" draws what is random. `GET /_sandbox/readings` shows all readings with their values.
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", verbatim_doc_comment)]
     readings: Option<String>,
     /// A fault from the start, as JSON (repeatable).
     #[arg(long, value_name = "JSON")]

@@ -20,8 +20,10 @@ use crate::tasks::pull::Failure;
 use crate::tasks::push::DrainSummary;
 use komoju_core::PassKind;
 
-/// Run one sweep of the whole list and apply it to the mirror, then attempt each due intent once.
-/// Creates the database if there is none.
+/// Run one sweep, then attempt each due intent once.
+///
+/// The sweep reads the whole list and applies it to the mirror. The database is created if there is
+/// none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync sync              read everything once\n  \
     komoju-sync sync --dry-run    show what a sync would record, and write nothing\n\n\

@@ -7,11 +7,11 @@ use crate::store::Reader;
 use crate::store::log::changes::{self, Head};
 use crate::store::log::verify;
 
-/// Verify that the change log is intact, that it folds to the mirror, and that the file is not
-/// damaged.
+/// Verify that the change log is intact and folds to the mirror.
 ///
-/// This detects damage and partial edits. An attacker may rewrite the whole file: to detect that,
-/// keep the head that is printed at the end elsewhere, and pass it with --head.
+/// It also checks that the file is not damaged. Damage and partial edits are found. An attacker may
+/// rewrite the whole file: to detect that, keep the head that is printed at the end elsewhere, and
+/// pass it with --head.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync verify\n  komoju-sync verify --head 4200:9f86d081884c7d65…")]
 pub(super) struct VerifyArgs {

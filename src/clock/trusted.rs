@@ -15,15 +15,16 @@
 //!   however often it jumps.
 //! - A wall clock that was set for good is followed after that time.
 //! - If the server's clock agrees with exactly one of the two times, that time is used at once, and
-//!   as long as it agrees. So an outage of the time service has no effect while the API answers,
-//!   and a machine that starts with a wrong clock is right as soon as its time service is.
+//!   as long as it agrees. So an outage of the time service has no effect while the API answers. A
+//!   machine that starts with a wrong clock is right as soon as its time service is.
 //!
 //! A process starts with the time that an earlier process has confirmed ([`ConfirmedTime`]). In the
 //! same boot, the time is computed from it. In another boot, the time is never before it. Without
 //! one, the process starts with the machine's wall clock, unconfirmed.
 //!
-//! Rejected: to trust the server's clock alone (an edge server may answer with a wrong `Date`), and
-//! to change the stamps of rows after a step (the change log is append-only).
+//! These designs were rejected:
+//! - Trusting the server's clock alone. An edge server may answer with a wrong `Date`.
+//! - Changing the stamps of rows after a step. The change log is append-only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,8 +41,9 @@ pub(super) const STEADY: Duration = Duration::from_secs(10 * 60);
 /// clock by less without setting it.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 
-/// FOLLOW_EVERY controls how often the trusted time moves to the wall clock within the tolerance,
-/// so that a slow drift is followed and no sum of small jumps is: at most two seconds a minute.
+/// FOLLOW_EVERY controls how often the trusted time moves to the wall clock within the tolerance.
+/// So a slow drift is followed, and many small jumps change the time by at most two seconds a
+/// minute.
 const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 
 /// SERVER_AGREES controls how far the server's clock may be away from a time that it confirms. Its

@@ -1,8 +1,10 @@
 //! Cron expressions that are checked as the scheduler reads them.
 //!
 //! They are parsed with the parser and the settings of tokio-cron-scheduler (seconds required), in
-//! UTC. Three more mistakes are errors, because the daemon would seem to run and do nothing: a year
-//! field (the schedule would end), an empty item in a list, and a date that no calendar has.
+//! UTC. Three more mistakes are errors, because the daemon would seem to run and do nothing:
+//! - a year field: the schedule would end;
+//! - an empty item in a list;
+//! - a date that no calendar has.
 //!
 //! Only this file names chrono, the time type of the cron parser.
 

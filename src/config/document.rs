@@ -4,14 +4,15 @@
 //! not hide five wrong values. What the parser guessed is not checked: a line with a syntax error,
 //! and all keys below a broken table header.
 //!
-//! Rejected: deserializing with serde, which stops at the first wrong value.
+//! These designs were rejected:
+//! - Deserializing with serde. It stops at the first wrong value.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Complaint, Wrong};
+use super::error::{LocatedProblem, ValueProblem};
 use super::names::{self, Key};
 use super::source::line_at;
 
@@ -21,7 +22,7 @@ pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 /// A file that is being read.
 pub(super) struct Document<'t> {
     root: DeTable<'t>,
-    complaints: Vec<Complaint>,
+    problems: Vec<LocatedProblem>,
     /// Where the parser guessed.
     guessed: Vec<Range<usize>>,
 }
@@ -30,15 +31,15 @@ impl<'t> Document<'t> {
     /// Parses a file as far as possible.
     pub(super) fn parse(text: &'t str) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
-        let mut document = Self { root: root.into_inner(), complaints: Vec::new(), guessed: Vec::new() };
+        let mut document = Self { root: root.into_inner(), problems: Vec::new(), guessed: Vec::new() };
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             let line = line_at(text, span.start);
             let is_header = text[line.clone()].trim_start().starts_with('[');
             let end = if is_header { until_next_header(text, line.end) } else { line.end };
             document.guessed.push(line.start..end);
-            let wrong = syntax(text, &line, &span, error.message());
-            document.complaints.push(Complaint::new("not valid TOML", wrong, span));
+            let problem = syntax(text, &line, &span, error.message());
+            document.problems.push(LocatedProblem::new("not valid TOML", problem, span));
         }
         document
     }
@@ -48,31 +49,31 @@ impl<'t> Document<'t> {
     pub(super) fn read<T>(
         &mut self,
         key: Key,
-        check: impl FnOnce(&Value<'t>) -> Result<T, Wrong>,
+        check: impl FnOnce(&Value<'t>) -> Result<T, ValueProblem>,
         value: &mut T,
     ) {
         let Some(found) = self.value(key) else { return };
         let span = found.span();
         match check(found) {
             Ok(checked) => *value = checked,
-            Err(wrong) => self.complain(Complaint::new(key.to_string(), wrong, span)),
+            Err(problem) => self.report(LocatedProblem::new(key.to_string(), problem, span)),
         }
     }
 
     /// Reports that two keys contradict each other, at the later one of those that are in the file.
-    pub(super) fn complain_at_last(&mut self, keys: [Key; 2], wrong: Wrong) {
+    pub(super) fn report_at_last(&mut self, keys: [Key; 2], problem: ValueProblem) {
         let spans = keys.into_iter().filter_map(|key| Some((self.value(key)?.span(), key)));
         if let Some((span, key)) = spans.max_by_key(|(span, _)| span.start) {
-            self.complain(Complaint::new(key.to_string(), wrong, span));
+            self.report(LocatedProblem::new(key.to_string(), problem, span));
         }
     }
 
     /// Returns all problems, unknown tables and keys included.
-    pub(super) fn finish(mut self, known: &[Key]) -> Vec<Complaint> {
-        for complaint in names::unknown(&self.root, known) {
-            self.complain(complaint);
+    pub(super) fn finish(mut self, known: &[Key]) -> Vec<LocatedProblem> {
+        for problem in names::unknown(&self.root, known) {
+            self.report(problem);
         }
-        self.complaints
+        self.problems
     }
 
     /// Returns the value of a key.
@@ -81,28 +82,28 @@ impl<'t> Document<'t> {
     }
 
     /// Adds a problem, unless the parser guessed there.
-    fn complain(&mut self, complaint: Complaint) {
-        let span = &complaint.span;
+    fn report(&mut self, problem: LocatedProblem) {
+        let span = &problem.span;
         let end = span.end.max(span.start + 1);
         if !self.guessed.iter().any(|guess| guess.start < end && span.start <= guess.end) {
-            self.complaints.push(complaint);
+            self.problems.push(problem);
         }
     }
 }
 
 /// Returns the parser's message, except for the most frequent errors, which the parser takes for
 /// others (`level = info` for the number `inf`).
-fn syntax(text: &str, line: &Range<usize>, span: &Range<usize>, message: &str) -> Wrong {
+fn syntax(text: &str, line: &Range<usize>, span: &Range<usize>, message: &str) -> ValueProblem {
     let before = text.get(line.start..span.start).unwrap_or_default();
     let behind = text.get(span.start..line.end).unwrap_or_default().trim_start();
     let is_value = before.trim_end().ends_with('=');
     match behind.chars().next() {
-        None | Some('#') if is_value => Wrong::new("a value is missing"),
-        Some(c) if is_value && c.is_alphabetic() => Wrong::new("text must be in quotes"),
+        None | Some('#') if is_value => ValueProblem::new("a value is missing"),
+        Some(c) if is_value && c.is_alphabetic() => ValueProblem::new("text must be in quotes"),
         Some('“' | '”' | '„' | '‘' | '’' | '「' | '＂') if is_value => {
-            Wrong::new("text must be in plain quotes, \"…\"")
+            ValueProblem::new("text must be in plain quotes, \"…\"")
         }
-        _ => Wrong::new(message.replace(", expected ", "; expected ")),
+        _ => ValueProblem::new(message.replace(", expected ", "; expected ")),
     }
 }
 

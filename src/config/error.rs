@@ -101,24 +101,25 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A problem before its line is drawn. Only problems that are reported are drawn.
+/// A problem of a value or key with its place in the file. Its line is drawn only if it is
+/// reported.
 #[derive(Debug)]
-pub(super) struct Complaint {
+pub(super) struct LocatedProblem {
     subject: String,
-    wrong: Wrong,
+    problem: ValueProblem,
     /// Where the value or the key is.
     pub(super) span: Range<usize>,
 }
 
-impl Complaint {
+impl LocatedProblem {
     /// Returns a problem of the key or table `subject`.
-    pub(super) fn new(subject: impl Into<String>, wrong: Wrong, span: Range<usize>) -> Self {
-        Self { subject: subject.into(), wrong, span }
+    pub(super) fn new(subject: impl Into<String>, problem: ValueProblem, span: Range<usize>) -> Self {
+        Self { subject: subject.into(), problem, span }
     }
 
     /// Draws the line of the problem.
     fn draw(self, source: &SourceText<'_>, masker: &Masker) -> Problem {
-        let span = self.wrong.span.unwrap_or(self.span);
+        let span = self.problem.span.unwrap_or(self.span);
         let place = source.place(span.start);
         // These texts repeat keys and cron fields, which may contain any character. A key of a
         // table may be the secret key.
@@ -126,33 +127,33 @@ impl Complaint {
             subject: masker.text(&self.subject),
             line: place.line,
             column: place.column,
-            what: masker.text(&self.wrong.what),
-            help: self.wrong.help.map(|help| masker.text(&help)),
+            what: masker.text(&self.problem.what),
+            help: self.problem.help.map(|help| masker.text(&help)),
             excerpt: source.excerpt(&span),
         }
     }
 }
 
-/// Returns the error for these complaints about the file `path` with the content `text`.
-pub(super) fn invalid(path: &Path, text: &str, mut complaints: Vec<Complaint>) -> ConfigError {
-    complaints.sort_by_key(|complaint| (complaint.span.start, complaint.span.end));
-    let more = complaints.len().saturating_sub(MOST_SHOWN);
+/// Returns the error for these problems about the file `path` with the content `text`.
+pub(super) fn invalid(path: &Path, text: &str, mut problems: Vec<LocatedProblem>) -> ConfigError {
+    problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
+    let more = problems.len().saturating_sub(MOST_SHOWN);
     let masker = Masker::default();
     let source = SourceText::new(text, &masker);
-    let shown = complaints.into_iter().take(MOST_SHOWN);
-    let problems = shown.map(|complaint| complaint.draw(&source, &masker)).collect();
+    let shown = problems.into_iter().take(MOST_SHOWN);
+    let problems = shown.map(|problem| problem.draw(&source, &masker)).collect();
     ConfigError::Invalid { path: path.to_owned(), problems, more }
 }
 
-/// What a check finds wrong with a value. It does not know where the value is.
+/// The problem that a check finds in a value. It does not know where the value is in the file.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(super) struct ValueProblem {
     what: String,
     help: Option<String>,
     span: Option<Range<usize>>,
 }
 
-impl Wrong {
+impl ValueProblem {
     /// Returns a fault without help.
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), help: None, span: None }

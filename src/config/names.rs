@@ -4,7 +4,7 @@ use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Complaint, Wrong};
+use super::error::{LocatedProblem, ValueProblem};
 use super::source::names_a_secret;
 
 /// SHORTEST_BEGINNING controls how many characters of a name are enough to recognise it. A shorter
@@ -40,32 +40,32 @@ impl fmt::Display for Key {
 }
 
 /// Returns a problem for each unknown table, each unknown key, and each table that is none.
-pub(super) fn unknown(root: &DeTable<'_>, known: &[Key]) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
+pub(super) fn unknown(root: &DeTable<'_>, known: &[Key]) -> Vec<LocatedProblem> {
+    let mut problems = Vec::new();
     for (name, value) in root {
         let table = name.get_ref().as_ref();
         let is_known = known.iter().any(|key| key.table == table);
-        let (subject, wrong) = match value.get_ref() {
+        let (subject, problem) = match value.get_ref() {
             DeValue::Table(entries) if is_known => {
-                complaints.extend(unknown_keys(table, entries, known));
+                problems.extend(unknown_keys(table, entries, known));
                 continue;
             }
             other if is_known => {
                 let help = format!("write [{table}] on a line of its own and its keys below");
-                (format!("[{table}]"), Wrong::kind("expected a table", other).help(help))
+                (format!("[{table}]"), ValueProblem::kind("expected a table", other).help(help))
             }
             DeValue::Table(_) => (format!("[{table}]"), unknown_table(table, known)),
             _ => (table.to_owned(), stray_key(table, known)),
         };
-        complaints.push(Complaint::new(subject, wrong, name.span()));
+        problems.push(LocatedProblem::new(subject, problem, name.span()));
     }
-    complaints
+    problems
 }
 
 /// Returns a problem for each unknown key of a table.
-fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<Complaint> {
+fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<LocatedProblem> {
     let here: Vec<&str> = known.iter().filter(|key| key.table == table).map(|key| key.name).collect();
-    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
     for entry in entries.keys() {
         let name = entry.get_ref().as_ref();
         if here.contains(&name) {
@@ -78,21 +78,21 @@ fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<Compla
         } else {
             elsewhere(name, known).unwrap_or_else(|| format!("[{table}] has {}", here.join(", ")))
         };
-        let wrong = Wrong::new("unknown key").help(help);
-        complaints.push(Complaint::new(format!("{table}.{name}"), wrong, entry.span()));
+        let problem = ValueProblem::new("unknown key").help(help);
+        problems.push(LocatedProblem::new(format!("{table}.{name}"), problem, entry.span()));
     }
-    complaints
+    problems
 }
 
-/// Returns what is wrong with a key above the first table.
-fn stray_key(name: &str, known: &[Key]) -> Wrong {
+/// Returns what is problem with a key above the first table.
+fn stray_key(name: &str, known: &[Key]) -> ValueProblem {
     let help = elsewhere(name, known);
-    Wrong::new("unknown key above the first table")
+    ValueProblem::new("unknown key above the first table")
         .help(help.unwrap_or_else(|| format!("each key belongs below one of {}", tables(known))))
 }
 
-/// Returns what is wrong with an unknown table.
-fn unknown_table(table: &str, known: &[Key]) -> Wrong {
+/// Returns what is problem with an unknown table.
+fn unknown_table(table: &str, known: &[Key]) -> ValueProblem {
     let help = if names_a_secret(table) {
         SECRETS_STAY_OUT.to_owned()
     } else if let Some(near) = nearest(table, known.iter().map(|key| key.table)) {
@@ -100,7 +100,7 @@ fn unknown_table(table: &str, known: &[Key]) -> Wrong {
     } else {
         format!("there are {}", tables(known))
     };
-    Wrong::new("unknown table").help(help)
+    ValueProblem::new("unknown table").help(help)
 }
 
 /// Returns the help for a key that is a secret or belongs to other tables.

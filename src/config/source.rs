@@ -3,11 +3,11 @@
 //! Invariants:
 //! - Secrets are masked before anything is drawn. The masked text has the length of the file, so
 //!   every position is valid in both.
-//! - Whether a value is a secret follows from the name of its key in the text, not in the parsed
-//!   tree, because the line may be one that does not parse. A stretch before an `@` (a proxy's
+//! - The name of its key decides whether a value is a secret. The name is read from the text and
+//!   not from the parsed tree, because the line may not parse. A stretch before an `@` (a proxy's
 //!   password) and a text that looks like a key or a token are secrets too.
-//! - A caret is under the part of the line that it means: a tab is drawn as four columns, a wide
-//!   character counts two, and a long line is cut around the caret.
+//! - A caret is under the part of the line that it means. A tab is drawn as four columns, and a
+//!   wide character counts two. A long line is cut around the caret.
 
 use std::ops::Range;
 

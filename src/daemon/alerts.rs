@@ -258,7 +258,7 @@ impl Alerts {
 }
 
 /// Returns the condition of this kind. An alert about a stale mirror is due only after this daemon
-/// had the time for a sweep, so its sentence says that the sweep is overdue.
+/// had the time for a sweep. So its sentence says that the sweep is overdue.
 fn condition(status: &Status, kind: &str) -> Option<Attention> {
     let mut found = status.attention.iter().find(|attention| attention.key() == kind)?.clone();
     if let Attention::StaleMirror { is_overdue, .. } = &mut found {
@@ -267,9 +267,10 @@ fn condition(status: &Status, kind: &str) -> Option<Attention> {
     Some(found)
 }
 
-/// Returns whether the mirror is stale although this daemon had the time for a sweep: one of its
-/// sweeps failed, or it has run for three periods. So there is no alert during the first sweep
-/// after a long pause, or during the first sweep ever. An API that cannot be reached is an alert.
+/// Returns whether the mirror is stale although this daemon had the time for a sweep. It had the
+/// time if one of its sweeps failed, or if it has run for three periods. So there is no alert
+/// during the first sweep after a long pause, or during the first sweep ever. An API that cannot be
+/// reached is an alert.
 fn staleness(status: &Status, sweep_cron: &Cadence, started: Timestamp, now: Timestamp) -> Staleness {
     if !status.stale {
         return Staleness::Fresh;

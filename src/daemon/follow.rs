@@ -38,7 +38,7 @@ impl App {
                 self.signals.hinted.notify_one();
             }
             if report.needs_sweep {
-                self.signals.customer_missing.notify_one();
+                self.signals.extra_sweep.notify_one();
             }
             let _idle = heartbeat::idle();
             tokio::select! {

@@ -8,17 +8,19 @@
 //! A request can do no harm. Answers are built from the last observed [`Status`] and the sizes of
 //! files. The number of connections, the size of their heads and their time are bounded. If all
 //! places are taken, the oldest connection is closed for a new one (`places`). If the last
-//! observation says that the mirror is not ready, a fresh one is requested, so that the end of the
-//! first sweep is seen at once. An answer contains no id, no address, no key and no text from
-//! outside, so a foreign `Host` header does no harm.
+//! observation says that the mirror is not ready, a fresh one is requested. So the end of the first
+//! sweep is seen at once. An answer contains no id, no address, no key and no text from outside, so
+//! a foreign `Host` header does no harm.
 //!
 //! The start fails if the address cannot be used, because an operator would notice missing
 //! monitoring too late.
 //!
-//! Rejected: keep-alive connections (a scrape every 15 seconds gains nothing by them), answers from
-//! the database (a scrape would wait for its lock), a password (an address on this machine or the
-//! mode of a socket is better, and a proxy can add one), and `axum::serve` (it limits neither the
-//! head nor the number of connections).
+//! These designs were rejected:
+//! - Keep-alive connections. A scrape every 15 seconds gains nothing by them.
+//! - Answers from the database. A scrape would wait for its lock.
+//! - A password. An address on this machine or the mode of a socket is better, and a proxy can add
+//!   a password.
+//! - `axum::serve`. It limits neither the head nor the number of connections.
 
 mod gauges;
 mod places;

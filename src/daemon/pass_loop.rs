@@ -15,8 +15,9 @@ use crate::tasks::pull::{Failure, Report};
 use komoju_core::PassKind;
 use komoju_core::plan::retry;
 
-/// EXTRA_SWEEP_EVERY controls how often the loop starts a sweep because a push did not find its
-/// customer. Many such pushes at once are one reason, and no reason to read all the time.
+/// EXTRA_SWEEP_EVERY controls how often the loop starts a sweep between two ticks. Such a sweep is
+/// wanted if a push did not find its customer, or if more events arrived than are followed. Many
+/// such reasons at once need one sweep only.
 const EXTRA_SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// RECHECK_AFTER_BUSY controls how soon customers are requested again if another program kept the
@@ -71,7 +72,7 @@ impl App {
             () = self.round.cancelled() => Due::Stop,
             () = self.sleep_until(schedule.retry_at()) => Due::Pass(PassKind::Sweep),
             () = sweep_due.notified(), if has_key => Due::Pass(PassKind::Sweep),
-            () = self.signals.customer_missing.notified(), if has_key => Due::ExtraSweep,
+            () = self.signals.extra_sweep.notified(), if has_key => Due::ExtraSweep,
             () = probe_due.notified(), if has_key => Due::Pass(PassKind::Probe),
             () = self.sleep_until(schedule.extra_sweep_due), if has_key => Due::ExtraSweep,
             () = self.sleep_until(Some(schedule.recheck_at)), if has_key => Due::Recheck,
@@ -122,7 +123,7 @@ enum Due {
     Stop,
     /// It runs a pass: a tick, or a retry.
     Pass(PassKind),
-    /// It runs a sweep, if one is allowed, because a push did not find its customer.
+    /// It runs a sweep between two ticks, if [`EXTRA_SWEEP_EVERY`] allows it.
     ExtraSweep,
     /// It requests single customers again.
     Recheck,

@@ -5,11 +5,12 @@
 //! ```
 //!
 //! Invariant: no pass and no attempt uses two keys. The work with the old key ends before the work
-//! with the new one is built. The new work begins like a start: the account guard runs before the
+//! with the new one is built. The new work begins like a start. The account guard runs before the
 //! first page, and nothing is pushed before the guard has accepted the key.
 //!
-//! Rejected: to replace the key inside the client. A page or an attempt that waits for the rate
-//! limit would then be sent with a key that the guard has not checked.
+//! These designs were rejected:
+//! - Replacing the key inside the client. A page or an attempt that waits for the rate limit would
+//!   then be sent with a key that the guard has not checked.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::remote::Http;
 use crate::secret::{KeyPlace, SecretKey, mask};
 
 /// A key, and the client that sends it. The client is built while the work with the old key still
-/// runs, so that the old key stays in use if it cannot be built.
+/// runs. So the old key stays in use if the client cannot be built.
 struct NextKey {
     key: Arc<SecretKey>,
     remote: Arc<Http>,
@@ -123,7 +124,7 @@ impl App {
                 let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
                 let NextKey { key, remote } = &next;
                 let (key, remote) = (Arc::clone(key), Arc::clone(remote));
-                Self::on(store, instance, config, clock, key, remote, stop).await
+                Self::with_key(store, instance, config, clock, key, remote, stop).await
             };
             match trying.await {
                 Ok(next) => {

@@ -222,7 +222,7 @@ impl Status {
             approved_deletions: holds::approved_count(reader)?,
             rejected_deletions: holds::rejected_count(reader)?,
         };
-        let oldest = attention::Oldest {
+        let oldest = attention::OldestHeldIds {
             hold: alerts::oldest_hold(reader)?.map(|hold| hold.to_string()),
             held_delete: alerts::oldest_held_delete(reader)?,
         };

@@ -63,7 +63,7 @@ impl App {
     pub(super) async fn take_files(&self) -> Result<(), StoreError> {
         self.take_ready_files(&[]).await?;
         // The first scan has created the directory. The next one finds what arrived meanwhile.
-        let mut watch = DirectoryWatch::on(&self.spool_dir)
+        let mut watch = DirectoryWatch::of_path(&self.spool_dir)
             .map_err(|e| tracing::warn!("{}: polling once a second instead", chain(&e)))
             .ok();
         // When the directory is scanned again, also without a notification.
@@ -85,7 +85,7 @@ impl App {
             let renamed: Vec<String> = events.into_iter().filter_map(FileEvent::renamed).collect();
             let next_in = self.take_ready_files(&renamed).await?;
             if watch.as_ref().is_none_or(|watch| !watch.is_on(&self.spool_dir)) {
-                watch = DirectoryWatch::on(&self.spool_dir).ok();
+                watch = DirectoryWatch::of_path(&self.spool_dir).ok();
             }
             let at_latest = if watch.is_some() { POLL_EVERY } else { LOOK_EVERY };
             scan_at = self.clock.elapsed() + next_in.unwrap_or(at_latest);
@@ -106,14 +106,14 @@ impl App {
 
     /// Wakes the pusher after each commit of any process. Ends only with an error.
     pub(super) async fn wake_on_commit(&self) -> Result<(), StoreError> {
-        let mut watch = Watch::on(&self.database).unwrap_or_else(|e| {
+        let mut watch = Watch::of_path(&self.database).unwrap_or_else(|e| {
             tracing::warn!("{}: polling once a second instead", chain(&e));
             Watch::polling()
         });
         let reader = Reader::open(&self.database)?;
         let mut seen = unless_locked(reader.data_version())?;
         loop {
-            let patience = tokio::select! {
+            let longest_wait = tokio::select! {
                 () = watch.signalled() => SLOWEST_COMMIT,
                 // Without a notification probably nothing was written, so check once.
                 () = self.clock.sleep(POLL_EVERY) => Duration::ZERO,
@@ -122,7 +122,7 @@ impl App {
             // only after that. So check until it can be read.
             let mut waited = Duration::ZERO;
             let mut now = unless_locked(reader.data_version())?.or(seen);
-            while now == seen && waited < patience {
+            while now == seen && waited < longest_wait {
                 // At worst this notices the commit a quarter of its duration late.
                 let wait = (waited / 4).clamp(Duration::from_millis(1), Duration::from_millis(250));
                 self.clock.sleep(wait).await;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A webhook is a hint: it names a customer, which the daemon then requests. A lost or repeated
-//! webhook does no harm, and neither does a forged one beyond one request.
+//! webhook does no harm. A forged one is refused; if the secret leaked, it causes one request.
 //!
 //! Invariants:
 //! - Nothing of a body is parsed before its signature is verified.
@@ -14,8 +14,10 @@
 //!   answer is 503 and KOMOJU delivers the event again. An event is recognized by its id.
 //! - No answer has a body. No log line contains a secret or any text of a request.
 //!
-//! Rejected: closing the oldest connection for a new one, as for health and metrics (KOMOJU
-//! delivers again after a 503); TLS (a proxy has the certificate already).
+//! These designs were rejected:
+//! - Closing the oldest connection for a new one, as for health and metrics. KOMOJU delivers again
+//!   after a 503.
+//! - TLS. A proxy has the certificate already.
 
 mod hints;
 mod limit;

@@ -55,11 +55,12 @@ const ONE_CUSTOMER: usize = LONGEST + (64 << 10);
 /// customer.
 const KEPT: usize = 64 << 10;
 
-/// LARGEST_ANSWER controls how many bytes of a page are read with few requests in flight: 40 kB for
-/// each of 100 customers, of which most need 1 kB …
+/// LARGEST_ANSWER controls how many bytes of a page are read with few requests in flight. It allows
+/// 40 kB for each of 100 customers; most of them need 1 kB.
 const LARGEST_ANSWER: usize = 4 << 20;
 
-/// … and SMALLEST_LIMIT with many: 5 kB for each of 100 customers.
+/// SMALLEST_LIMIT controls the same with many requests in flight. It allows 5 kB for each of 100
+/// customers.
 const SMALLEST_LIMIT: usize = 512 << 10;
 
 /// CONNECT_TIMEOUT controls how long a connection attempt may take. The rest of `request_timeout_s`

@@ -2,9 +2,9 @@
 //!
 //! The configured rate is the ceiling. A refusal for speed halves the rate and pauses all requests
 //! for a second. While refusals continue, the rate halves again and the pause doubles. Answers
-//! raise the rate: fast while it is far below the rate at which the refusals began, slowly near
-//! that rate, and very slowly above it. So an unpublished limit costs one refusal in about forty
-//! answers. An hour after the last refusal the rate is the ceiling again.
+//! raise the rate. It rises fast while it is far below the rate at which the refusals began, slowly
+//! near that rate, and very slowly above it. So an unpublished limit costs one refusal in about
+//! forty answers. An hour after the last refusal the rate is the ceiling again.
 //!
 //! This module is pure: moments are durations of a steady clock that the caller reads. The bucket
 //! is empty at the start of a process, so that restarts never exceed the limit.

@@ -7,7 +7,7 @@
 //! Invariants: no error and no `Debug` output shows any part of a key. The memory that held a key
 //! is wiped (except the environment, which belongs to the system).
 //!
-//! A key that cannot work is refused: a colon ends the user name in Basic authentication, and other
+//! A key that cannot work is refused. A colon ends the user name in Basic authentication, and other
 //! characters than printable ASCII have no defined encoding there. An unusual prefix is a warning,
 //! because old keys have none.
 

@@ -3,20 +3,20 @@
 //!
 //! Every message from the API, a proxy or a file passes through [`Masker::text`]. Each of three
 //! promises has a test with arbitrary input:
-//! - the result does not contain the secret key: neither plain, nor percent-encoded in whole or in
-//!   part, nor in base64 (as Basic authentication sends it, or at another alignment, in either
-//!   alphabet);
-//! - no character of the result moves a cursor, starts a line or changes the direction of writing;
-//! - the result has at most [`LIMIT`] characters.
+//! - The result does not contain the secret key: not plain, not percent-encoded, not in base64.
+//!   Percent-encoding may be partial. Base64 may have any alignment and either alphabet.
+//! - No character of the result moves a cursor, starts a line or changes the direction of writing.
+//! - The result has at most [`LIMIT`] characters.
 //!
 //! Texts that look like any key, token or card number are hidden too. Their patterns require no
-//! word boundary in front, because escaped text (`\nsk_live_…`, `%3Dtok_…`) has none: hiding too
-//! much is a nuisance, hiding too little is a leak. A mask keeps no prefix and no last digits, and
-//! no key contains a `*` ([`SecretKey`] refuses it), so a mask and the text around it never form
-//! the key.
+//! word boundary in front, because escaped text (`\nsk_live_…`, `%3Dtok_…`) has none. Hiding too
+//! much is a nuisance, hiding too little is a leak. A mask keeps no prefix and no last digits. No
+//! key contains a `*`, because [`SecretKey`] refuses it. So a mask and the text around it never
+//! form the key.
 //!
-//! Rejected: regular expressions (a percent-encoded key has too many spellings), and masking only
-//! where a text is shown (one forgotten place is one leak).
+//! These designs were rejected:
+//! - Regular expressions. A percent-encoded key has too many spellings.
+//! - Masking only where a text is shown. One forgotten place is one leak.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::{PoisonError, RwLock};
@@ -183,8 +183,8 @@ pub fn harmless(c: char) -> char {
     }
 }
 
-/// Returns a key in base64: as Basic authentication sends it (`key:`), alone, and, for each of
-/// the three alignments, the piece that does not depend on the text around it.
+/// Returns a key in base64: as Basic authentication sends it (`key:`), and alone. For each of the
+/// three alignments it also returns the piece that does not depend on the text around it.
 fn base64_forms(key: &str) -> Vec<SecretString> {
     let key = key.as_bytes();
     let with_colon = Zeroizing::new([key, b":"].concat());

@@ -266,9 +266,9 @@ impl StoreError {
         matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
     }
 
-    /// Returns whether the condition may end by itself. These are: another program's lock, a
-    /// restore that copies the database, a full disk, exhausted file handles or memory, and a disk
-    /// that fails for a while. The daemon retries; a command exits 1.
+    /// Returns whether the condition may end by itself. Such conditions are another program's lock,
+    /// a restore that copies the database, and a full disk. Others are exhausted file handles or
+    /// memory, and a disk that fails for a while. The daemon retries; a command exits 1.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Full(_)

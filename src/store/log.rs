@@ -1,5 +1,6 @@
-//! The change log, the mirror that it folds to, the passes that wrote both, and what the sweeps
-//! learned about the list.
+//! The change log, the mirror that it folds to, and the passes that wrote both. Also what the
+//! sweeps learned about the list, the events with their hints, and how many changes they reported
+//! (recall).
 
 pub mod busy_fields;
 pub mod changes;

@@ -148,7 +148,7 @@ pub fn customers_as_of(
 ) -> Result<(), StoreError> {
     let last_seq = changes::seq_at(conn, &time::written(moment))?;
     verify::each_folded_until(conn, last_seq, |id, folded| match folded? {
-        Some(standing) if standing.is_live() => visit(past_record(conn, &id, &standing)?),
+        Some(mirror_row) if mirror_row.is_live() => visit(past_record(conn, &id, &mirror_row)?),
         _ => Ok(()),
     })
 }
@@ -157,8 +157,8 @@ pub fn customers_as_of(
 /// known yet.
 pub fn customer_as_of(conn: &Conn, id: &CustomerId, moment: Timestamp) -> Result<Option<Record>, StoreError> {
     let last_seq = changes::seq_at(conn, &time::written(moment))?;
-    let standing = verify::folded_until(conn, id, last_seq)?;
-    standing.map(|standing| past_record(conn, id, &standing)).transpose()
+    let mirror_row = verify::folded_until(conn, id, last_seq)?;
+    mirror_row.map(|mirror_row| past_record(conn, id, &mirror_row)).transpose()
 }
 
 /// Shows `visit` the changes that `filter` selects, in the order of the log.
@@ -279,20 +279,20 @@ const PAST: &str = "SELECT ?1 AS id, ?3 AS email,
      ?4 AS created_at, ?2 AS body, ?5 AS first_seen_at, ?6 AS changed_at, ?7 AS seq";
 
 /// Returns a customer's record as `customers` or `deleted_customers` showed it at that time.
-fn past_record(conn: &Conn, id: &CustomerId, standing: &MirrorRow) -> Result<Record, StoreError> {
-    let customer = standing.body.as_deref().and_then(|body| Customer::from_body(body).ok());
+fn past_record(conn: &Conn, id: &CustomerId, mirror_row: &MirrorRow) -> Result<Record, StoreError> {
+    let customer = mirror_row.body.as_deref().and_then(|body| Customer::from_body(body).ok());
     let parameters = params![
         id.as_str(),
-        standing.body,
+        mirror_row.body,
         customer.as_ref().and_then(Customer::email),
         customer.as_ref().and_then(Customer::created_at),
-        standing.first_seen_at,
-        standing.changed_at,
-        standing.seq,
+        mirror_row.first_seen_at,
+        mirror_row.changed_at,
+        mirror_row.seq,
     ];
     let record = record::one(conn, PAST, parameters)?
         .ok_or_else(|| StoreError::Impossible("a query without a table has no row".into()))?;
-    Ok(match standing.deleted_at.as_deref() {
+    Ok(match mirror_row.deleted_at.as_deref() {
         Some(at) => record.with("deleted_at", at.into()),
         None => record,
     })

@@ -171,18 +171,18 @@ impl<R: EventRemote> EventTail<R> {
             cursor = tail::cursor(cursor, read.newest, self.server_now());
             let (events, per_page, newest) = (read.len(), read.per_page, read.newest);
             let about_customers = read.events.len() as u64;
-            let taken = self.store_page(read).await?;
-            report.new += taken.new;
-            report.hinted += taken.hinted;
-            report.needs_sweep |= taken.dropped > 0;
-            let known = about_customers.saturating_sub(taken.new);
+            let stored = self.store_page(read).await?;
+            report.new += stored.new;
+            report.hinted += stored.hinted;
+            report.needs_sweep |= stored.dropped > 0;
+            let known = about_customers.saturating_sub(stored.new);
             // A sweep reads the customers of the others.
-            let new = taken.new - taken.left_to_sweep;
+            let new = stored.new - stored.left_to_sweep;
             match walk.next(EventsPageFacts { events, per_page, new, known, newest }) {
                 TailStep::Read(next) => page = next,
                 TailStep::Done => break,
                 TailStep::Gap => {
-                    tracing::warn!("more events are new than are read at once; a sweep reads the customers");
+                    tracing::warn!("too many new events: a sweep is started instead of single requests");
                     report.needs_sweep = true;
                     break;
                 }
@@ -213,13 +213,13 @@ impl<R: EventRemote> EventTail<R> {
     }
 
     /// Stores the events of a page, and the hints that follow from them.
-    async fn store_page(&self, page: EventPage) -> Result<hints::TakenEvents, StoreError> {
+    async fn store_page(&self, page: EventPage) -> Result<hints::StoredEvents, StoreError> {
         let times = (self.clock.now(), self.server_now());
         self.store
             .write(move |tx| {
-                let taken = hints::take(tx, &page.events, times)?;
-                taken.customers.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
-                Ok(taken)
+                let stored = hints::store_events(tx, &page.events, times)?;
+                stored.customers.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
+                Ok(stored)
             })
             .await
     }

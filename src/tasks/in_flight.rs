@@ -1,9 +1,10 @@
-//! Pushes in flight: which customers an answer may show in a state that our own push replaces.
+//! Pushes in flight: the customers that an answer may show in a state from before our own push.
 //!
-//! An answer that was requested before our own push of a customer settled may show the customer
-//! before or after that push. Neither is a change from elsewhere. So the pull marks each request
-//! ([`InFlightPushes::mark_request`]), the push registers what it sends and when that settles, and
-//! the pull does not apply such an answer to that customer. The next pass requests it again.
+//! Each push of a customer settles at some moment. An answer to a request from before that moment
+//! may show the customer before or after our push. Neither is a change from elsewhere. So the pull
+//! does not apply such an answer to that customer, and the next pass requests it again. The pull
+//! marks each request ([`InFlightPushes::mark_request`]). The push registers what it sends and when
+//! that settles.
 //!
 //! The push registers, and the pull checks before it writes, within transactions of the store. The
 //! store runs one transaction at a time, so no push settles between a check and its write.
@@ -125,9 +126,9 @@ impl InFlightPushes {
 }
 
 impl InFlightPushes {
-    /// Records that an answer about this customer alone was applied: answers that were requested
-    /// before it are older.
-    pub(super) fn read_applied(&self, customer: &CustomerId) {
+    /// Registers that the answer to a request of this customer alone was applied. Answers to
+    /// requests from before this moment may be older, and are not applied to this customer.
+    pub(super) fn note_applied_read(&self, customer: &CustomerId) {
         let mut state = self.state();
         state.now += 1;
         let now = state.now;

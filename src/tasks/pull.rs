@@ -1,21 +1,25 @@
-//! Pull: from the remote's list to the mirror and the change log.
+//! Pull: from the remote's customers to the mirror and the change log.
 //!
 //! ```text
-//!   account guard ─▶ pages ─▶ approved holds ─▶ missing customers ─▶ end of the pass
+//!   account guard ─▶ pages ─▶ approved holds ─▶ rechecks ─▶ missing customers ─▶ end of the pass
+//!   between passes: rechecks, customers that events name
 //!                      each step: fetch ─▶ plan ─▶ apply
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass. Each step fetches first. Then it plans against the `view`
-//! of the mirror and applies the plan in the same transaction (`mirror`, `apply`).
-//! `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
-//! plans, and applies none. A pass that fails reports one sentence and keeps the pages that it
-//! applied, because they are true. It concludes nothing from what it did not read.
+//! A recheck requests a single customer again, because a read of it was not applied. The missing
+//! customers are requested by sweeps only.
+//!
+//! A [`Pull`] owns these steps. Each step fetches first. Then it plans against the `view` of the
+//! mirror and applies the plan in the same transaction (`mirror`, `apply`). `komoju_core::plan`
+//! decides what an answer means. A dry run makes the same requests and the same plans, and applies
+//! none. A pass that fails reports one sentence and keeps the pages that it applied, because they
+//! are true. It concludes nothing from what it did not read.
 //!
 //! Invariants:
 //! - No request is made while a transaction is open.
 //! - A probe concludes nothing from absence.
-//! - Only `absence` records a delete, and only after a canary answered. An approved delete needs no
-//!   canary if no live customer is left outside the hold.
+//! - Only `absence` and `hints/suspects` record a delete, and only after a canary answered. An
+//!   approved delete needs no canary if no live customer is left outside the hold.
 //! - A dry run writes nothing.
 
 mod absence;
@@ -27,7 +31,6 @@ mod conclude;
 mod failure;
 mod finish;
 mod hints;
-mod marks;
 mod mirror;
 mod page;
 mod pages;
@@ -35,6 +38,7 @@ mod parts;
 mod recheck;
 mod report;
 mod requests;
+mod seen_customers;
 mod unreadable;
 mod view;
 
@@ -47,8 +51,8 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use marks::Marks;
 use mirror::Mirror;
+use seen_customers::SeenCustomers;
 
 use crate::clock::Clock;
 use crate::metrics;
@@ -124,8 +128,8 @@ pub struct Pull<R> {
     progress: watch::Sender<PassProgress>,
     rng: Mutex<StdRng>,
     in_flight: Arc<InFlightPushes>,
-    /// The newest answers about customers that events named.
-    recent: hints::Recent,
+    /// How many of the customers that events named lately were not found.
+    missing_rate: hints::SharedMissingRate,
 }
 
 /// A running pass.
@@ -171,7 +175,7 @@ impl<R: Remote> Pull<R> {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        Self::on(Mirror::Store(store), remote, key, clock, settings, stop)
+        Self::with_mirror(Mirror::Store(store), remote, key, clock, settings, stop)
     }
 
     /// Returns a pull that writes nothing. What it plans is sent to the channel of the dry run.
@@ -183,10 +187,10 @@ impl<R: Remote> Pull<R> {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        Self::on(Mirror::DryRun(Box::new(dry_run)), remote, key, clock, settings, stop)
+        Self::with_mirror(Mirror::DryRun(Box::new(dry_run)), remote, key, clock, settings, stop)
     }
 
-    fn on(
+    fn with_mirror(
         mirror: Mirror,
         remote: Arc<R>,
         key: Arc<SecretKey>,
@@ -197,8 +201,8 @@ impl<R: Remote> Pull<R> {
         let rng = Mutex::new(StdRng::seed_from_u64(settings.seed));
         let progress = watch::Sender::new(PassProgress::default());
         let masker = Masker::new(Some(&key));
-        let (in_flight, recent) = (Arc::default(), hints::Recent::default());
-        Self { mirror, remote, key, masker, clock, settings, stop, progress, rng, in_flight, recent }
+        let (in_flight, missing_rate) = (Arc::default(), hints::SharedMissingRate::default());
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, rng, in_flight, missing_rate }
     }
 
     /// Shares the registry of our own pushes with the pusher.
@@ -273,8 +277,8 @@ impl<R: Remote> Pull<R> {
 
     /// Runs the steps of a pass between its start and its end.
     async fn run_steps(&self, pass: &mut Pass) -> Result<PassOutcome, Failure> {
-        let mut marks = Marks::default();
-        let rounds = self.read_pages(pass, &mut marks).await?;
+        let mut seen_customers = SeenCustomers::default();
+        let rounds = self.read_pages(pass, &mut seen_customers).await?;
         self.settle_approved(pass).await?;
         // If reads never lag, the customers that the pass left out are due at once.
         self.recheck().await?;
@@ -282,7 +286,7 @@ impl<R: Remote> Pull<R> {
             // The customers that the earlier process saw are not known, so a resumed pass proves no
             // absence.
             _ if pass.is_resumed => Ok(PassOutcome::Interrupted),
-            PassKind::Sweep => self.conclude(pass, marks, rounds).await,
+            PassKind::Sweep => self.conclude(pass, seen_customers, rounds).await,
             PassKind::Probe => Ok(PassOutcome::Complete),
         }
     }

@@ -76,8 +76,8 @@ pub struct Signals {
     pub wake: Notify,
     /// The API refused the key.
     pub refused: Notify,
-    /// The customer of an update does not exist. The daemon runs an extra sweep.
-    pub customer_missing: Notify,
+    /// A sweep is wanted between two ticks.
+    pub extra_sweep: Notify,
     /// Intents were settled.
     pub settled: Notify,
     /// Hints were stored: customers are to be requested.

@@ -31,7 +31,7 @@ impl DoctorReport {
         (found[0]["level"].as_str().unwrap(), texts.join(" → "))
     }
 
-    /// Returns the checks with a warning or a failure, except `disk`: the machine that runs the
+    /// Returns the checks with a warning or a failure, except `disk`. The machine that runs the
     /// tests may have a full disk or one in memory. Unit tests of that check cover its findings.
     fn complaints(&self) -> Vec<&str> {
         let bad =

@@ -1,4 +1,4 @@
-//! Exit code 5 of an operator's decision on an unusable database.
+//! Exit code 5: an operator's decision is entered, and the database cannot be used.
 //!
 //! Promises: exit code 5
 

@@ -19,7 +19,7 @@ use crate::world::{Checked, must};
 pub struct Log {
     pub head: Head,
     /// The fold of the log, by customer.
-    pub standings: BTreeMap<String, MirrorRow>,
+    pub mirror_rows: BTreeMap<String, MirrorRow>,
     /// The database's version at the last check.
     pub version: Option<i64>,
     checks: u64,
@@ -28,7 +28,7 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         let head = Head { seq: 0, chain: EMPTY_CHAIN };
-        Self { head, standings: BTreeMap::new(), version: None, checks: 0 }
+        Self { head, mirror_rows: BTreeMap::new(), version: None, checks: 0 }
     }
 }
 
@@ -74,17 +74,17 @@ impl Log {
             }
             must!(chain(&self.head.chain, &digest) == chained, "the chain breaks at change {seq}");
             let id = entry.customer_id.as_str().to_owned();
-            let folded = MirrorRow::fold(self.standings.remove(&id), &entry).map_err(|e| e.to_string())?;
+            let folded = MirrorRow::fold(self.mirror_rows.remove(&id), &entry).map_err(|e| e.to_string())?;
             if let Some(folded) = folded {
-                self.standings.insert(id, folded);
+                self.mirror_rows.insert(id, folded);
             }
             self.head = Head { seq, chain: chained };
         }
         let mirror = mirrored(reader);
         must!(
-            mirror == self.standings,
+            mirror == self.mirror_rows,
             "the mirror is not what the log folds to: {mirror:?}\n{:?}",
-            self.standings
+            self.mirror_rows
         );
         self.checks += 1;
         match self.checks % WHOLE_EVERY {
@@ -117,7 +117,7 @@ fn mirrored(reader: &Reader) -> BTreeMap<String, MirrorRow> {
         .prepare_cached("SELECT id, body, first_seen_at, changed_at, deleted_at, live_seq, seq FROM mirror")
         .unwrap();
     let rows = statement.query_map([], |row| {
-        let standing = MirrorRow {
+        let mirror_row = MirrorRow {
             body: row.get(1)?,
             first_seen_at: row.get(2)?,
             changed_at: row.get(3)?,
@@ -125,7 +125,7 @@ fn mirrored(reader: &Reader) -> BTreeMap<String, MirrorRow> {
             live_seq: row.get(5)?,
             seq: row.get(6)?,
         };
-        Ok((row.get(0)?, standing))
+        Ok((row.get(0)?, mirror_row))
     });
     rows.unwrap().collect::<Result<_, _>>().unwrap()
 }
@@ -159,7 +159,7 @@ pub fn check_view(changes: &[Record]) -> Checked {
 impl Log {
     /// Returns the live customers by the fold.
     pub fn live(&self) -> BTreeSet<String> {
-        let live = self.standings.iter().filter(|(_, standing)| standing.is_live());
+        let live = self.mirror_rows.iter().filter(|(_, mirror_row)| mirror_row.is_live());
         live.map(|(id, _)| id.clone()).collect()
     }
 }

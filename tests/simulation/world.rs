@@ -342,7 +342,7 @@ impl<'a> World<'a> {
         if bound != self.belongs_to && self.belongs_to.is_some() {
             self.was_swapped = true;
             // Neither by the operator's decision, nor because the mirror was empty.
-            let had_live = self.log.standings.values().any(komoju_core::MirrorRow::is_live);
+            let had_live = self.log.mirror_rows.values().any(komoju_core::MirrorRow::is_live);
             self.is_mixed |= had_live && !matches!(op, Op::Accept | Op::Restore(_));
         }
         self.belongs_to = bound;

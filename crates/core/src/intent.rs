@@ -1,9 +1,9 @@
 //! Intents: changes to make at the remote, as submitted through a door (SQL, file or command line).
 //!
-//! A door checks only the form: known fields of the right types, metadata within KOMOJU's length
-//! limits, an id that can be a URL segment, a token that is a string. The API decides whether an
-//! email is valid. A refusal names the field and the rule. It never repeats a value, because the
-//! value may be a card number.
+//! A door checks only the form. Fields are known and have the right types, and metadata is within
+//! KOMOJU's length limits. An id can be a URL segment, and a token is a string. The API decides
+//! whether an email is valid. A refusal names the field and the rule. It never repeats a value,
+//! because the value may be a card number.
 //!
 //! [`lifecycle`] has the states of an intent.
 

@@ -1,6 +1,6 @@
-//! The data types and decisions of komoju-sync: customers, changes, passes, intents, times, the
-//! decisions about them ([`plan`]), and the conditions that need an operator ([`attention`]). This
-//! crate is pure: it does no I/O and uses neither a clock nor a database.
+//! The data types and decisions of komoju-sync: customers, changes, events, passes, intents, times,
+//! the decisions about them ([`plan`]), and the conditions that need an operator ([`attention`]).
+//! This crate is pure: it does no I/O and uses neither a clock nor a database.
 
 pub mod attention;
 pub mod change;

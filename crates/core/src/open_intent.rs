@@ -114,8 +114,8 @@ impl OpenIntent {
         }
     }
 
-    /// Returns the earliest time at which a create with this key can have created its customer;
-    /// `None` if the server's time of the first attempt is not known.
+    /// Returns the earliest time at which a create with this key can have created its customer.
+    /// Returns `None` if the server's time of the first attempt is not known.
     pub fn window_from(&self) -> Option<Timestamp> {
         let read = |at: &Option<String>| at.as_deref().and_then(time::read);
         let server = read(&self.frozen.first_server_at)?;

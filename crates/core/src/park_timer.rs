@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 pub struct ParkTimer {
     /// The start by the wall clock.
     pub from: Timestamp,
-    /// The start by a boot's clock: the id of the boot and the milliseconds since its begin.
+    /// The start by a boot's clock: the id of the boot and the milliseconds since that boot began.
     /// Negative is before the boot.
     pub boot: Option<(String, i64)>,
 }
@@ -23,7 +23,7 @@ pub struct ParkTimer {
 pub struct Moment {
     /// The wall clock.
     pub wall: Timestamp,
-    /// The id of the boot, and the time since its begin.
+    /// The id of the boot, and the time since that boot began.
     pub boot: Option<(String, Duration)>,
     /// Whether the wall clock is confirmed.
     pub is_confirmed: bool,

@@ -2,21 +2,28 @@
 //! of their arguments: no I/O, no clock, no randomness.
 //!
 //! ```text
-//!   page of the list   ─▶ walk         which page is read next, and where does the list end?
-//!                         parts        how is a page read that is too large?
-//!   read of a customer ─▶ observation  what is done about it?
-//!                         comparison   what does it change?
-//!                         lag          may it be older than the log?
-//!   end of a sweep     ─▶ absence      which customers were not listed, and what is proven about them?
-//!                         lookups      how many of them are requested?
-//!   the event list     ─▶ tail         which page is read next, and how often?
-//!   an event           ─▶ hints        when is its customer requested, and what follows from the answer?
-//!   a step of a pass   ─▶ writes       what is written, and what does a dry run print?
-//!   a new key          ─▶ account      does it read the same account?
-//!   a failed request   ─▶ retry        is it repeated, and when?
-//!   an open intent     ─▶ attempt      what does an attempt read, commit and send next, and what is its outcome?
-//!                         settle       what does its outcome write?
-//!   a spool directory  ─▶ spool        which files are taken, and in which order?
+//!   page of the list   ─▶ walk          which page is read next, and where does the list end?
+//!                         parts         how is a page read that is too large?
+//!   read of a customer ─▶ observation   what is done about it?
+//!                         comparison    what does it change?
+//!                         lag           may it be older than the log?
+//!   end of a sweep     ─▶ rows          which customers of the mirror were listed?
+//!                         absence       what is proven about the others?
+//!                         lookups       how many of them are requested?
+//!                         busy_fields   which fields may change on every read?
+//!   the event list     ─▶ tail          which page is read next, and how often?
+//!   an event           ─▶ hints         when is its customer requested, and what follows from the answer?
+//!   a step of a pass   ─▶ writes        what is written, and what does a dry run print?
+//!   a new key          ─▶ account       does it read the same account?
+//!   a failed request   ─▶ retry         is it repeated, and when?
+//!   an open intent     ─▶ attempt       what does an attempt read, commit and send next?
+//!                         outcome       how can an attempt end, and how long is the wait after it?
+//!                         settle        what does its outcome write?
+//!   an unknown outcome ─▶ read_back     did the update take effect?
+//!                         key_age       how far does the create's key still prevent a duplicate?
+//!                         creates       which customer did the create make?
+//!                         create_window which page of its candidates is read next?
+//!   a spool directory  ─▶ spool         which files are taken, and in which order?
 //! ```
 
 pub mod absence;

@@ -1,4 +1,4 @@
-//! Owns the customers of one account, its event log and its used tokens.
+//! The customers of one account, its event log and its used tokens.
 //!
 //! [`Customers`] changes only by a [`Change`]. A [`Replica`] is a copy of the customers that
 //! receives the same changes later.

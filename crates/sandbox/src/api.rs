@@ -1,4 +1,4 @@
-//! Owns the customers API: it dispatches a request to its call.
+//! The customers API: it dispatches a request to its call.
 
 use crate::faults::Fired;
 use crate::request::Route;

@@ -1,4 +1,4 @@
-//! Owns the sandbox's clock: it follows the system clock or is stopped, and a test can move it.
+//! The sandbox's clock: it follows the system clock or is stopped, and a test can move it.
 //!
 //! Only this clock decides `created_at`, the `Date` header and the age of an idempotency key. It is
 //! not the daemon's clock, so that a test can make the two differ.

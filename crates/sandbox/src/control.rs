@@ -1,4 +1,4 @@
-//! Owns the routes below `/_sandbox/`: the functions of [`World`] over HTTP, without a key.
+//! The routes below `/_sandbox/`: the functions of [`World`] over HTTP, without a key.
 //!
 //! Customers, events and webhooks are those of the default account; `?key=KEY` selects another
 //! account. Errors have KOMOJU's form.

@@ -1,4 +1,4 @@
-//! Owns the random numbers of a request that the readings decide by.
+//! The random numbers by which the readings decide about a request.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! Owns faults: which requests they match, what they do, and how often they fired.
+//! Faults: which requests they match, what they do, and how often they fired.
 //!
 //! A fault is data, the same in-process and as JSON. Faults are checked in the order of injection.
 //! Each fault that matches fires, until one replaces the answer. Later faults are not checked, so

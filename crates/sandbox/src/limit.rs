@@ -1,4 +1,4 @@
-//! Owns the limit of requests a second, as a firewall in front of the API applies it.
+//! The limit of requests a second, as a firewall in front of the API applies it.
 
 use std::collections::VecDeque;
 

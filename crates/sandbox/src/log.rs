@@ -1,4 +1,4 @@
-//! Owns the log of the latest requests.
+//! The log of the latest requests.
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};

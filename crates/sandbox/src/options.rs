@@ -1,4 +1,4 @@
-//! Owns the options of a sandbox, and the errors of its start.
+//! The options of a sandbox, and the errors of its start.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

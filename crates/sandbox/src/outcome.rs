@@ -1,4 +1,4 @@
-//! Owns the outcome of a request: it applies faults to the answer and builds the HTTP response.
+//! The outcome of a request: it applies faults to the answer and builds the HTTP response.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,4 +1,4 @@
-//! Owns the seeded customers: any number, the same for the same seed, and none of them stored.
+//! The seeded customers: any number, the same for the same seed, and none of them stored.
 //!
 //! Customer `n` is a pure function of the salt and `n`, and `n` can be computed from its id. So a
 //! million customers cost nothing until they are read. They are numbered in the order of their

@@ -1,4 +1,4 @@
-//! Owns the random generators: the same seed gives the same numbers on every machine.
+//! The random generators: the same seed gives the same numbers on every machine.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

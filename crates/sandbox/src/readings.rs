@@ -1,4 +1,4 @@
-//! Owns the readings: one switch for each behaviour that KOMOJU does not document.
+//! The readings: one switch for each behaviour that KOMOJU does not document.
 //!
 //! The daemon must work under every reading. The defaults are the most likely ones. Documented
 //! behaviour has no switch.

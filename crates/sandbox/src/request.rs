@@ -1,4 +1,4 @@
-//! Owns the request with its whole body, and the route of its call.
+//! The request with its whole body, and the route of its call.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{self, FromRequest, Path};

@@ -1,4 +1,4 @@
-//! Owns the state that the tasks of a sandbox share, and runs requests to the API.
+//! The state that the tasks of a sandbox share. It runs requests to the API.
 //!
 //! Each request runs in its own task. So it takes effect after the client has disconnected, as at a
 //! real server.

@@ -1,4 +1,4 @@
-//! Owns the webhooks of an account: their subscriptions and their queues of deliveries.
+//! The webhooks of an account: their subscriptions and their queues of deliveries.
 //!
 //! Each webhook has one queue, and one task that sends its deliveries one after another. So
 //! deliveries arrive in the order of their events, unless a reading says otherwise. A delivery that

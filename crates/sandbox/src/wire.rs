@@ -1,4 +1,4 @@
-//! Owns how a connection ends: by an orderly close, or by a reset.
+//! How a connection ends: by an orderly close, or by a reset.
 
 use std::io;
 use std::time::Duration;

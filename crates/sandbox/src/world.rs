@@ -1,4 +1,4 @@
-//! Owns the state of a sandbox: accounts, keys, clock, readings, faults and the request log.
+//! The state of a sandbox: accounts, keys, clock, readings, faults and the request log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

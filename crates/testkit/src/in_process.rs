@@ -1,5 +1,5 @@
 //! A local KOMOJU with a stopped clock, a database, and pulls and pushes in the process of the
-//! test, with a clock that the test moves.
+//! test. The test moves the clock of the pulls and pushes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -96,7 +96,7 @@ impl Installation {
         self
     }
 
-    /// Writes these lines below `[inbound]`, in place of a cadence that rests.
+    /// Writes these lines below `[inbound]`, in place of the cadence without ticks.
     pub fn inbound(mut self, lines: &str) -> Self {
         self.extra = lines.to_owned();
         self.configure();

@@ -2,9 +2,10 @@
 //!
 //! [`Installation`] runs the real binary against a local KOMOJU, in a directory with a
 //! configuration. [`InProcess`] runs pulls and pushes in the process of the test, by a clock that
-//! the test moves. The rest serves both: connections ([`sql`]), waits ([`wait`]), child processes
-//! and signals ([`process`], [`daemon`]), a disk that fails ([`disk_faults`]), a wall clock that is
-//! wrong ([`wall_clock`]), and a search for secrets ([`search`]).
+//! the test moves. The rest serves both. It has connections ([`sql`]), waits ([`wait`]), child
+//! processes and signals ([`process`], [`daemon`]). It simulates a disk that fails
+//! ([`disk_faults`]) and a wall clock that is wrong ([`wall_clock`]), and searches for secrets
+//! ([`search`]).
 //!
 //! A library cannot know where Cargo put the binary, so callers pass it:
 //! `Installation::with(env!("CARGO_BIN_EXE_komoju-sync"), 3)`.

@@ -109,8 +109,9 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// The service's user is the owner of the process that works on the database; else the
-    /// packages' user for a database in its home; else the owner of the database's directory.
+    /// Returns both users. The service's user is the owner of the process that works on the
+    /// database. Without a process it is the packages' user, if the database is in its home.
+    /// Otherwise it is the owner of the database's directory.
     pub(super) fn of(database: &Path, holder: Option<u32>) -> Self {
         let read = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|path| read(path).unwrap_or_default());

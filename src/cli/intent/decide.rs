@@ -13,8 +13,10 @@ use crate::store::{StoreError, Tx, write_as_operator};
 use komoju_core::intent::lifecycle::{IntentState, OutcomeStatus};
 use komoju_core::time;
 
-/// Approve deletes that are held because more than outbound.hold_deletes_over of them are open or
-/// were sent within the last hour.
+/// Approve deletes that are held because there are too many of them.
+///
+/// Deletes are held if more than outbound.hold_deletes_over of them are open or were sent within
+/// the last hour.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent approve\n  komoju-sync intent approve order-7 order-8\n\n\

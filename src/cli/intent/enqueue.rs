@@ -14,7 +14,7 @@ use crate::store::outbox::queue;
 use crate::store::{Reader, write_as_operator};
 use komoju_core::intent::{Intent, Rule};
 
-/// Queue the create of a customer with these parameters.
+/// Queue the create of a customer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     komoju-sync intent create --email new@example.com --metadata plan=gold --metadata order=7\n  \
@@ -77,8 +77,8 @@ struct CustomerParameters {
 
 #[derive(Debug, clap::Args)]
 struct Expectation {
-    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE; if
-    /// the customer differs, nothing is sent and the intent parks.
+    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE. If
+    /// the customer differs, nothing is sent and the intent is parked.
     #[arg(long, value_name = "JSON")]
     expect: Option<String>,
 }

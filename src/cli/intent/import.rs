@@ -28,7 +28,9 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 /// SHOWN limits how many calls and unknown customers the preview names.
 const SHOWN: usize = 5;
 
-/// Queue a file of intents, one JSON object a line: all of them, or none.
+/// Queue all intents of a file, or none.
+///
+/// A line is one intent, as a JSON object.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent import customers.jsonl\n  \
     generate | komoju-sync intent import - --yes\n\n\
@@ -218,7 +220,7 @@ fn customers(reader: &Reader, intents: &[(usize, Intent)]) -> Result<Option<Stri
     reader.in_snapshot(|conn| {
         for id in named {
             match mirror::find(conn, id)? {
-                Some(stored) if stored.standing.is_live() => live += 1,
+                Some(stored) if stored.mirror_row.is_live() => live += 1,
                 Some(_) => deleted += 1,
                 None => unknown.push(id.as_str()),
             }

@@ -23,10 +23,11 @@ use komoju_core::plan::attempt;
 use komoju_core::plan::settle::refusal;
 use komoju_core::{CustomerId, time};
 
-/// Show the requests that would be sent now for the open intents, in their order; send nothing.
+/// Show the requests that would be sent now; send nothing.
 ///
-/// A line has method, path below `api.base_url`, body, and the first step: a wait, or a request
-/// that finds out whether an earlier attempt took effect.
+/// They are those of the open intents, in their order. A line has method, path below
+/// `api.base_url`, body, and the first step. That is a wait, or a request that finds out whether an
+/// earlier attempt took effect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent plan\n  \
     komoju-sync intent plan --json | jq 'select(.op == \"delete\") | .email'\n\n\

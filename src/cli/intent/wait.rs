@@ -34,7 +34,7 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
 
 async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Exit> {
     // Start the watch before the first read, so that no later commit is missed.
-    let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::polling());
+    let mut watch = Watch::of_path(path).unwrap_or_else(|_| Watch::polling());
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
     let mut limit = WaitLimit { since: clock.elapsed(), sender_seen_at: None };

@@ -11,13 +11,18 @@ use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::{Attention, PassKind, PassOutcome, time};
 
 /// The oldest ids that wait for an operator, where the status does not contain them.
-pub(super) struct Oldest {
+pub(super) struct OldestHeldIds {
     pub(super) hold: Option<String>,
     pub(super) held_delete: Option<String>,
 }
 
 /// Returns the conditions of a status. Those that stop all work are first.
-pub(super) fn of(status: &Status, oldest: Oldest, consistency_s: u32, now: Timestamp) -> Vec<Attention> {
+pub(super) fn of(
+    status: &Status,
+    oldest: OldestHeldIds,
+    consistency_s: u32,
+    now: Timestamp,
+) -> Vec<Attention> {
     let mut found: Vec<Attention> = stops(status).into_iter().flatten().collect();
     found.extend(decisions(status, oldest).into_iter().flatten());
     found.extend(passes(status).into_iter().flatten());
@@ -40,7 +45,7 @@ fn stops(status: &Status) -> [Option<Attention>; 4] {
 }
 
 /// Returns the conditions that wait for a decision.
-fn decisions(status: &Status, oldest: Oldest) -> [Option<Attention>; 4] {
+fn decisions(status: &Status, oldest: OldestHeldIds) -> [Option<Attention>; 4] {
     let waiting = |count: u64, oldest| (count > 0).then_some(PendingItems { count, oldest });
     let parked = match status.intents.get(IntentState::Parked.word()) {
         Some(Intents::Open { count, oldest, .. }) => waiting(*count, oldest.clone()),

@@ -63,7 +63,7 @@ impl HintSink {
     ///
     /// # Errors
     /// It may not be committed. It may also be committed later.
-    pub(super) async fn take(&self, event: Event) -> Result<(), NotStored> {
+    pub(super) async fn store(&self, event: Event) -> Result<(), NotStored> {
         let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| NotStored::QueueFull)?;
         // What is committed to a file that was moved away is lost.
         self.store.still_in_place()?;
@@ -72,19 +72,19 @@ impl HintSink {
         let server_now = remote.server_time().unwrap_or(now);
         let write = self.store.write(move |tx| {
             let _place = place;
-            let taken = hints::take(tx, &[event], (now, server_now))?;
+            let stored = hints::store_events(tx, &[event], (now, server_now))?;
             recall::start(tx, now)?;
             // An event may report a change that a sweep has found before.
-            taken.customers.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
+            stored.customers.iter().try_for_each(|customer| recall::match_events(tx, customer))?;
             // Here and not after the commit, because this request may have ended by then. The loops
             // read through the same store, which is after the commit.
-            if taken.hinted > 0 {
+            if stored.hinted > 0 {
                 signals.hinted.notify_one();
             }
-            if taken.dropped > 0 {
-                signals.customer_missing.notify_one();
+            if stored.dropped > 0 {
+                signals.extra_sweep.notify_one();
             }
-            tracing::debug!(new = taken.new, hinted = taken.hinted, "webhook received");
+            tracing::debug!(new = stored.new, hinted = stored.hinted, "webhook received");
             Ok(())
         });
         tokio::select! {

@@ -99,7 +99,7 @@ impl Shared {
             return StatusCode::OK;
         };
         drop(body);
-        match self.hints.take(event).await {
+        match self.hints.store(event).await {
             Ok(()) => {
                 metrics::webhook(WebhookResult::Received);
                 StatusCode::OK

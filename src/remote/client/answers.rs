@@ -92,8 +92,8 @@ fn stored_gzip(bytes: &[u8]) -> Vec<u8> {
     gzip
 }
 
-/// The first bytes of a gzip stream that inflates to 258 zero bytes for thirteen bits: a stored
-/// block of one zero, then a block that repeats it in fixed Huffman codes.
+/// A gzip stream that inflates to 258 zero bytes for each thirteen bits. It has a stored block of
+/// one zero, then a block that repeats this zero in fixed Huffman codes.
 fn bomb(length: usize) -> Vec<u8> {
     let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x00\x01\x00\xfe\xff\x00";
     // The block header is 0 (not the last block) and 10 (fixed codes). A length of 258 is 11000101,

@@ -1,4 +1,4 @@
-//! Turns: which kind of request is admitted next.
+//! Decides which kind of request is admitted next.
 //!
 //! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push
 //! waits for one request of a sweep at most, and many pushes do not stop the mirror. Among the

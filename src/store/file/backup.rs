@@ -6,7 +6,7 @@
 //! and needs no `-wal`. It is marked as a backup, and a daemon does not start on it, because its
 //! unfinished intents may have been carried out since. [`super::restore`] makes a database of it.
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - SQLite's backup API, because it copies free pages too.
 //! - VACUUM INTO with the tokens wiped afterwards. It first writes the tokens to the backup's
 //!   directory, and leaves them there if the machine stops.

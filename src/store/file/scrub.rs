@@ -11,7 +11,7 @@
 //! pages that change are written, so it costs about as much as reading the file once. Nothing
 //! depends on the names, triggers or columns of the schema.
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - `VACUUM`. For a million customers it takes a minute, during which nothing else can be written,
 //!   and three times the file's size.
 //! - Rewriting tables. It depends on every name in the schema, and leaves the root page and the

@@ -8,7 +8,7 @@
 //! A trigger costs about a microsecond a row, so a pass records its changes with triggers off
 //! ([`Store::write_pass`](crate::store::Store::write_pass)).
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - A mark in `meta`. It costs a page in every transaction, and another program can set it.
 //! - Triggers off for all our writes, because our own writes to the outbox need them.
 

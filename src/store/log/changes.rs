@@ -175,12 +175,12 @@ impl Recorder<'_, '_> {
         let chained = chain(&self.head.chain, &digest);
         insert(self.tx, &entry, &salt, &digest, &chained)?;
 
-        let (row, before) = before.map(|stored| (stored.row, stored.standing)).unzip();
+        let (row, before) = before.map(|stored| (stored.row, stored.mirror_row)).unzip();
         if let Some(row) = row {
             unchanged::forget(self.tx, row)?;
         }
         let row = match MirrorRow::fold(before, &entry)? {
-            Some(standing) => Some(mirror::put(self.tx, row, id, &standing, customer)?),
+            Some(mirror_row) => Some(mirror::put(self.tx, row, id, &mirror_row, customer)?),
             None => {
                 mirror::remove(self.tx, id)?;
                 None

@@ -21,13 +21,13 @@ const KEEP_ANSWERED: SignedDuration = SignedDuration::from_mins(1);
 /// KEEP_DROPPED controls for how long a dropped hint is kept: longer than its request can take.
 const KEEP_DROPPED: SignedDuration = SignedDuration::from_hours(1);
 
-/// LONGEST_WAIT controls which times of hints are taken for an error of the clock: no read may lag
+/// LONGEST_WAIT controls which times of hints are stored for an error of the clock: no read may lag
 /// longer than an hour.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(65);
 
 /// What became of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TakenEvents {
+pub struct StoredEvents {
     /// How many were not known before.
     pub new: u64,
     /// How many of the new ones made a hint.
@@ -42,12 +42,12 @@ pub struct TakenEvents {
 
 /// Stores events and the hints that follow from them. `now` and `server_now` are the time by the
 /// clock of this machine and by the server's.
-pub fn take(
+pub fn store_events(
     tx: &Tx<'_>,
     events: &[Event],
     (now, server_now): (Timestamp, Timestamp),
-) -> Result<TakenEvents, StoreError> {
-    let mut taken = TakenEvents::default();
+) -> Result<StoredEvents, StoreError> {
+    let mut stored = StoredEvents::default();
     let seen_at = time::written(now);
     let dropped_at: Option<String> =
         tx.prepare_cached("SELECT dropped_at FROM event_state")?.query_row([], |row| row.get(0))?;
@@ -71,29 +71,29 @@ pub fn take(
         if !is_new {
             continue;
         }
-        taken.new += 1;
-        taken.customers.extend(customer.cloned());
+        stored.new += 1;
+        stored.customers.extend(customer.cloned());
         match customer {
             // The sweep that replaced the dropped hints reads this customer too.
             Some(_) if dropped_at.as_ref().is_some_and(|dropped_at| event_at <= *dropped_at) => {
-                taken.left_to_sweep += 1;
+                stored.left_to_sweep += 1;
             }
             Some(id) => {
                 hint(tx, id, now)?;
-                taken.hinted += 1;
+                stored.hinted += 1;
             }
             None => drop(tx.execute("UPDATE event_state SET without_customer = without_customer + 1", [])?),
         }
     }
-    if taken.new > 0 {
+    if stored.new > 0 {
         tx.execute("UPDATE event_state SET last_event_at = ?1", [&seen_at])?;
         forget_old(tx, now)?;
-        taken.dropped = drop_excess(tx, &seen_at)?;
+        stored.dropped = drop_excess(tx, &seen_at)?;
     }
-    Ok(taken)
+    Ok(stored)
 }
 
-/// Has this customer requested.
+/// Makes this customer due for a request.
 fn hint(tx: &Tx<'_>, id: &CustomerId, now: Timestamp) -> Result<(), StoreError> {
     let mut last = tx.prepare_cached("SELECT requested_at FROM hint WHERE customer_id = ?1")?;
     let requested_at: Option<Option<String>> = last.query_row([id.as_str()], |row| row.get(0)).optional()?;
@@ -146,7 +146,8 @@ pub fn open_count(conn: &Conn) -> Result<u64, StoreError> {
     count(conn, 0)
 }
 
-/// Returns how many hints wait for the request that repeats one without news, or for the first one.
+/// Returns how many hints wait for their second request (`is_second` is 1) or for their first one
+/// (0).
 fn count(conn: &Conn, is_second: i64) -> Result<u64, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT count(*) FROM hint WHERE due_at IS NOT NULL AND is_second = ?1")?;
@@ -287,8 +288,8 @@ mod tests {
         work(&conn.transaction().unwrap());
     }
 
-    fn taken(tx: &Tx<'_>, events: &[Event], second: i64) -> TakenEvents {
-        take(tx, events, (at(second), at(second))).unwrap()
+    fn stored(tx: &Tx<'_>, events: &[Event], second: i64) -> StoredEvents {
+        store_events(tx, events, (at(second), at(second))).unwrap()
     }
 
     #[test]
@@ -296,9 +297,9 @@ mod tests {
         with_store(|tx| {
             let one = [event("e1", "a", 0), event("e1", "a", 0)];
             let customers = vec![CustomerId::new("a").unwrap()];
-            let expected = TakenEvents { new: 1, hinted: 1, customers, ..TakenEvents::default() };
-            assert_eq!(taken(tx, &one, 1), expected);
-            assert_eq!(taken(tx, &one, 2), TakenEvents::default());
+            let expected = StoredEvents { new: 1, hinted: 1, customers, ..StoredEvents::default() };
+            assert_eq!(stored(tx, &one, 1), expected);
+            assert_eq!(stored(tx, &one, 2), StoredEvents::default());
             assert_eq!(due(tx, at(2), 10).unwrap().len(), 1);
         });
     }
@@ -306,15 +307,15 @@ mod tests {
     #[test]
     fn hint_is_due_at_once_and_merged_after_its_request() {
         with_store(|tx| {
-            taken(tx, &[event("e1", "a", 0)], 1);
+            stored(tx, &[event("e1", "a", 0)], 1);
             let hint = due(tx, at(1), 10).unwrap().remove(0);
             assert!(!is_hinted_again(tx, &hint).unwrap());
-            taken(tx, &[event("e2", "a", 1)], 1);
+            stored(tx, &[event("e2", "a", 1)], 1);
             assert!(is_hinted_again(tx, &hint).unwrap());
             assert!(settle(tx, &hint.id, at(1), HintStep::Close).unwrap());
             assert_eq!(next_due(tx, at(1)).unwrap(), None);
             // A hint within two seconds after the request is due two seconds after it.
-            taken(tx, &[event("e3", "a", 2)], 2);
+            stored(tx, &[event("e3", "a", 2)], 2);
             assert_eq!(next_due(tx, at(2)).unwrap(), Some(at(3)));
             assert_eq!(due(tx, at(2), 10).unwrap(), []);
         });
@@ -323,12 +324,12 @@ mod tests {
     #[test]
     fn new_hint_replaces_the_second_request() {
         with_store(|tx| {
-            taken(tx, &[event("e1", "a", 0)], 1);
+            stored(tx, &[event("e1", "a", 0)], 1);
             let id = CustomerId::new("a").unwrap();
             let step = HintStep::ReadAt { at: at(121), is_second: true };
             assert!(!settle(tx, &id, at(1), step).unwrap());
             assert_eq!(open_count(tx).unwrap(), 0, "it was requested once");
-            taken(tx, &[event("e2", "a", 60)], 60);
+            stored(tx, &[event("e2", "a", 60)], 60);
             let due = due(tx, at(60), 10).unwrap();
             assert_eq!((due.len(), due[0].is_second, due[0].first_at), (1, false, at(1)));
         });
@@ -338,14 +339,14 @@ mod tests {
     fn more_than_500_open_hints_are_dropped_with_all_older_events() {
         with_store(|tx| {
             let events: Vec<Event> = (0..501).map(|n| event(&format!("e{n}"), &format!("c{n}"), 5)).collect();
-            assert_eq!(taken(tx, &events[..500], 10).dropped, 0);
-            assert_eq!(taken(tx, &events[500..], 10).dropped, 501);
+            assert_eq!(stored(tx, &events[..500], 10).dropped, 0);
+            assert_eq!(stored(tx, &events[500..], 10).dropped, 501);
             assert_eq!(due(tx, at(11), 600).unwrap(), []);
             // What happened before the sweep starts makes no hint; what happens later does.
-            let late = taken(tx, &[event("late", "c1", 9)], 12);
+            let late = stored(tx, &[event("late", "c1", 9)], 12);
             assert_eq!((late.hinted, late.left_to_sweep), (0, 1));
-            assert_eq!(taken(tx, &[event("ahead", "c2", 0)], 5).hinted, 1, "a clock was set back");
-            assert_eq!(taken(tx, &[event("next", "c1", 11)], 12).hinted, 1);
+            assert_eq!(stored(tx, &[event("ahead", "c2", 0)], 5).hinted, 1, "a clock was set back");
+            assert_eq!(stored(tx, &[event("next", "c1", 11)], 12).hinted, 1);
         });
     }
 
@@ -354,7 +355,10 @@ mod tests {
         with_store(|tx| {
             let nameless = Event { id: "e".into(), customer: None, created_at: None };
             let dotted = event("d", "..", 0);
-            assert_eq!(taken(tx, &[nameless, dotted], 1), TakenEvents { new: 2, ..TakenEvents::default() });
+            assert_eq!(
+                stored(tx, &[nameless, dotted], 1),
+                StoredEvents { new: 2, ..StoredEvents::default() }
+            );
             let count: i64 =
                 tx.query_row("SELECT without_customer FROM event_state", [], |row| row.get(0)).unwrap();
             assert_eq!(count, 2);
@@ -364,18 +368,18 @@ mod tests {
     #[test]
     fn event_is_forgotten_after_24_hours() {
         with_store(|tx| {
-            taken(tx, &[event("e1", "a", 0)], 0);
-            taken(tx, &[event("e2", "b", 0)], 86_400);
-            assert_eq!(taken(tx, &[event("e1", "a", 0)], 86_400).new, 0, "a day old");
-            taken(tx, &[event("e3", "b", 0)], 86_401);
-            assert_eq!(taken(tx, &[event("e1", "a", 0)], 86_401).new, 1);
+            stored(tx, &[event("e1", "a", 0)], 0);
+            stored(tx, &[event("e2", "b", 0)], 86_400);
+            assert_eq!(stored(tx, &[event("e1", "a", 0)], 86_400).new, 0, "a day old");
+            stored(tx, &[event("e3", "b", 0)], 86_401);
+            assert_eq!(stored(tx, &[event("e1", "a", 0)], 86_401).new, 1);
         });
     }
 
     #[test]
     fn paused_hints_are_not_due() {
         with_store(|tx| {
-            taken(tx, &[event("e1", "a", 0)], 0);
+            stored(tx, &[event("e1", "a", 0)], 0);
             pause(tx, at(900), "many unknown customers").unwrap();
             assert_eq!(due(tx, at(899), 10).unwrap(), []);
             assert_eq!(next_due(tx, at(1)).unwrap(), Some(at(900)));

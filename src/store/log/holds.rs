@@ -78,8 +78,8 @@ pub fn each_held_row(
     Ok(())
 }
 
-/// Returns whether every deletion is held. That is so after a restore until a complete (or held)
-/// sweep has ended, and until the deletions that it held are decided.
+/// Returns whether every deletion is held. That is so after a restore until a sweep has accounted
+/// for every customer, and until the deletions that it held are decided.
 pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
     let holds = conn.query_row(
         "SELECT restored_at IS NOT NULL OR EXISTS (
@@ -91,12 +91,13 @@ pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
     Ok(holds?)
 }
 
-/// Returns when the database was restored; `None` once a complete (or held) sweep has ended since.
+/// Returns when the database was restored; `None` once a sweep has accounted for every customer
+/// since.
 pub fn restored_at(conn: &Conn) -> Result<Option<String>, StoreError> {
     Ok(conn.query_row("SELECT restored_at FROM meta", [], |row| row.get(0))?)
 }
 
-/// Records that a complete (or held) sweep has ended. Writes only what changes.
+/// Records that a sweep has accounted for every customer. Writes only what changes.
 pub fn note_concluded(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET restored_at = NULL WHERE restored_at IS NOT NULL", [])?;
     Ok(())

@@ -32,9 +32,9 @@ pub fn recent(
     consistency: Consistency,
 ) -> Result<Vec<RecentChange>, StoreError> {
     // Most customers did not change within the last minutes.
-    let changed_at = time::read(&stored.standing.changed_at).unwrap_or(Timestamp::MAX);
+    let changed_at = time::read(&stored.mirror_row.changed_at).unwrap_or(Timestamp::MAX);
     match consistency.may_be_behind(changed_at, requested_at) {
-        true => history(conn, id, stored.standing.seq),
+        true => history(conn, id, stored.mirror_row.seq),
         false => Ok(Vec::new()),
     }
 }

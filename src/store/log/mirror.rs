@@ -12,7 +12,7 @@ pub struct StoredCustomer {
     /// The row's number, from 1.
     pub row: i64,
     /// The customer's state; its body is never `None` here.
-    pub standing: MirrorRow,
+    pub mirror_row: MirrorRow,
 }
 
 /// Returns the customer with this id, live or deleted.
@@ -24,7 +24,7 @@ pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<StoredCustomer>, Stor
     let stored = statement.query_row([id.as_str()], |row| {
         Ok(StoredCustomer {
             row: row.get(0)?,
-            standing: MirrorRow {
+            mirror_row: MirrorRow {
                 body: row.get(1)?,
                 first_seen_at: row.get(2)?,
                 changed_at: row.get(3)?,
@@ -64,10 +64,10 @@ pub(in crate::store) fn put(
     tx: &Tx<'_>,
     row: Option<i64>,
     id: &CustomerId,
-    standing: &MirrorRow,
+    mirror_row: &MirrorRow,
     customer: Option<&Customer>,
 ) -> Result<i64, StoreError> {
-    let body = standing
+    let body = mirror_row
         .body
         .as_deref()
         .ok_or_else(|| StoreError::Impossible(format!("customer {id} without content")))?;
@@ -98,11 +98,11 @@ pub(in crate::store) fn put(
         customer.email(),
         customer.created_at(),
         body,
-        standing.first_seen_at,
-        standing.changed_at,
-        standing.deleted_at,
-        standing.live_seq,
-        standing.seq,
+        mirror_row.first_seen_at,
+        mirror_row.changed_at,
+        mirror_row.deleted_at,
+        mirror_row.live_seq,
+        mirror_row.seq,
     ])?;
     Ok(row.unwrap_or_else(|| tx.last_insert_rowid()))
 }
@@ -235,11 +235,11 @@ pub fn live_from(
         }
     };
     let mut ids = Vec::with_capacity(count);
-    for standing in [format!("NOT IN {DOUBTFUL}"), format!("IN {DOUBTFUL} {approved}")] {
+    for doubt in [format!("NOT IN {DOUBTFUL}"), format!("IN {DOUBTFUL} {approved}")] {
         for side in ["row >= ?1", "row < ?1"] {
             let mut statement = conn.prepare_cached(&format!(
                 "SELECT id FROM mirror
-                 WHERE {side} AND deleted_at IS NULL AND id NOT IN ('.', '..') AND id {standing}
+                 WHERE {side} AND deleted_at IS NULL AND id NOT IN ('.', '..') AND id {doubt}
                  ORDER BY row LIMIT ?2"
             ))?;
             let room = i64::try_from(count - ids.len()).unwrap_or(0);

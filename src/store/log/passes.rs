@@ -186,7 +186,7 @@ pub fn note_refused(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
 pub fn note_accepted(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
     let since: Option<String> = tx.query_row("SELECT refused_since FROM meta", [], |row| row.get(0))?;
     if let Some(since) = since {
-        engine::pause_patience(tx, &since, at)?;
+        engine::pause_park_timers(tx, &since, at)?;
         tx.execute("UPDATE meta SET refused_since = NULL", [])?;
     }
     Ok(())

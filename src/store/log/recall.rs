@@ -1,4 +1,4 @@
-//! Recall: which changes an event reported, and which were found by sweeps and probes only.
+//! Recall: the share of changes that events reported. Sweeps and probes found the others.
 //!
 //! A change is counted on its day (UTC). An event belongs to the first change of its customer that
 //! is observed at or after it. Both are matched when the event is read, when its customer is read,
@@ -16,8 +16,8 @@ use komoju_core::{CustomerId, Origin, time};
 /// COUNTED_DAYS controls how many days are counted, today included.
 const COUNTED_DAYS: i64 = 7;
 
-/// EARLIEST controls how long before its event a change may be observed: an event was seen that was
-/// stamped two seconds after its change.
+/// EARLIEST controls how long before its event's time a change may be observed. An event was seen
+/// whose time is two seconds after that of its change.
 const EARLIEST: SignedDuration = SignedDuration::from_secs(10);
 
 /// How many changes were reported by events.

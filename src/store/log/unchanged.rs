@@ -10,7 +10,7 @@
 //! and nearly every customer of a page is found there. A page of the list then costs one or two
 //! database pages of this table. A customer that is not in memory is looked up by its id.
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - Looking up each customer by its id. Ids are random, so each look-up reads another database
 //!   page.
 //! - Fingerprints of whole pages, because one new customer shifts all others.

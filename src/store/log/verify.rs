@@ -159,7 +159,7 @@ fn check_fold(conn: &Conn, verified: &mut Verification) -> Result<(), StoreError
             }
         };
         folded_count += u64::from(folded.is_some());
-        if mirror::find(conn, &id)?.map(|stored| stored.standing) != folded {
+        if mirror::find(conn, &id)?.map(|stored| stored.mirror_row) != folded {
             verified.add(|| format!("the mirror's row of customer {id} differs from the log"));
         } else if folded.is_some() && !mirror::columns_agree(conn, &id)? {
             verified
@@ -205,8 +205,8 @@ pub fn rebuild_with_progress(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<
         if mirror::find(tx, &id)?.is_some() {
             continue;
         }
-        if let Some(standing) = folded_until(tx, &id, i64::MAX)? {
-            mirror::put(tx, None, &id, &standing, None)?;
+        if let Some(mirror_row) = folded_until(tx, &id, i64::MAX)? {
+            mirror::put(tx, None, &id, &mirror_row, None)?;
             count += 1;
             if u64::is_multiple_of(count, WATCH_INTERVAL) {
                 watch(count);

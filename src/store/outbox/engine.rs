@@ -1,6 +1,6 @@
 //! The outbox: which intents are due, and the transitions that need no attempt.
 //!
-//! The intents with one *queue key* are sent one after the other. The key (column `lane`) is a
+//! The intents of one *lane* (a column of `outbox`) are sent one after the other. The lane is a
 //! customer's id. For a create and the intents that wait for its customer, it is `@` and the
 //! create's id.
 
@@ -23,7 +23,7 @@ const LONGEST_WAIT_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The time that decides which intents are due.
 #[derive(Clone, Debug)]
-pub struct Now {
+pub struct DueTimes {
     /// The time at which waits end.
     pub at: String,
     /// The time at which `not_before` ends; `None` while the clock is not confirmed.
@@ -36,10 +36,10 @@ const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
      (SELECT coalesce(finished_at, started_at) FROM attempts WHERE intent_id = id ORDER BY n DESC LIMIT 1)
      FROM outbox CROSS JOIN intents USING (position)";
 
-/// Returns up to `count` intents that are due, in the order of acceptance; none of `tried`.
+/// Returns up to `count` intents that are due, except those in `tried`, in the order of acceptance.
 pub fn due(
     conn: &Conn,
-    now: &Now,
+    now: &DueTimes,
     count: usize,
     tried: &HashSet<i64>,
 ) -> Result<Vec<OpenIntent>, StoreError> {
@@ -52,7 +52,7 @@ pub fn due(
 }
 
 /// Returns whether an intent is due that is not among `tried`. Reads no intent's content.
-pub fn is_any_due(conn: &Conn, now: &Now, tried: &HashSet<i64>) -> Result<bool, StoreError> {
+pub fn is_any_due(conn: &Conn, now: &DueTimes, tried: &HashSet<i64>) -> Result<bool, StoreError> {
     let positions = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)";
     let mut is_any = false;
     each_due(conn, positions, now, tried, |_| {
@@ -62,12 +62,13 @@ pub fn is_any_due(conn: &Conn, now: &Now, tried: &HashSet<i64>) -> Result<bool, 
     Ok(is_any)
 }
 
-/// Shows `visit` the first intent of each queue that is due, until it returns false. A wait that
-/// ends later than planned was planned by a clock that was set back since, so it is over.
+/// Calls `visit` with the first intent of each lane, if it is due, until `visit` returns false. A
+/// wait that has longer left than it was planned for was planned by a clock that was set back
+/// since. Such a wait is over.
 fn each_due(
     conn: &Conn,
     select: &str,
-    now: &Now,
+    now: &DueTimes,
     tried: &HashSet<i64>,
     mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
 ) -> Result<(), StoreError> {
@@ -95,9 +96,9 @@ pub fn open(conn: &Conn, position: i64) -> Result<Option<OpenIntent>, StoreError
 }
 
 fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
-    let queue_key: String = row.get(10)?;
-    // A create has no customer yet. Every other queue key is the customer's id.
-    let customer = (!queue_key.starts_with('@')).then(|| CustomerId::new(queue_key).ok()).flatten();
+    let lane: String = row.get(10)?;
+    // A create has no customer yet. Every other lane is the customer's id.
+    let customer = (!lane.starts_with('@')).then(|| CustomerId::new(lane).ok()).flatten();
     let (boot, boot_ms): (Option<String>, Option<i64>) = (row.get(15)?, row.get(16)?);
     let last_attempt_at: Option<String> = row.get(22)?;
     Ok(OpenIntent {
@@ -115,12 +116,12 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
             first_server_at: row.get(17)?,
         },
         met_server_error: row.get(18)?,
-        park_timer: patience_in(row)?,
+        park_timer: park_timer_in(row)?,
         last_attempt_at: last_attempt_at.as_deref().and_then(time::read),
     })
 }
 
-fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<ParkTimer>> {
+fn park_timer_in(row: &Row<'_>) -> rusqlite::Result<Option<ParkTimer>> {
     let (from, boot, ms): (Option<String>, Option<String>, Option<i64>) =
         (row.get(19)?, row.get(20)?, row.get(21)?);
     Ok(from.as_deref().and_then(time::read).map(|from| ParkTimer { from, boot: boot.zip(ms) }))
@@ -360,8 +361,8 @@ pub fn is_enabled(conn: &Conn) -> Result<bool, StoreError> {
     Ok(conn.query_row("SELECT outbound_enabled FROM meta", [], |row| row.get(0))?)
 }
 
-/// Excludes the time under a refused key from the patience of open intents.
-pub(in crate::store) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
+/// Excludes the time under a refused key from the park timers of open intents.
+pub(in crate::store) fn pause_park_timers(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE outbox SET
              patience_from = strftime('%Y-%m-%dT%H:%M:%fZ', julianday(patience_from) + paused),

@@ -62,7 +62,7 @@ pub struct Erasure {
 pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreError> {
     let stored = mirror::find(tx, id)?;
     let before = match &stored {
-        Some(stored) if stored.standing.is_live() => return Err(StoreError::Refused(is_live(tx, id)?)),
+        Some(stored) if stored.mirror_row.is_live() => return Err(StoreError::Refused(is_live(tx, id)?)),
         Some(_) => None,
         None => Some(erased_before(tx, id)?.ok_or_else(|| {
             StoreError::Refused(format!(

@@ -25,7 +25,7 @@ fn apply_one(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, write: Write, at: &st
                 _ => mirror::find(tx, customer.id())?,
             };
             let recorded = recorder.record(kind, &customer, before)?;
-            // The marks of the pass use the planned row.
+            // What the pass saw is kept by the planned row.
             if recorded != row {
                 let id = customer.id();
                 let why = format!("customer {id} is in row {recorded}, and was planned for row {row}");

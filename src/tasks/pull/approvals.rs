@@ -85,7 +85,7 @@ impl<R: Remote> Pull<R> {
             batch.retain(|id| until.as_deref().is_none_or(|until| id.as_str() <= until));
             let mut approved = Vec::with_capacity(batch.len());
             for id in &batch {
-                match view.find(id)?.filter(|stored| stored.standing.is_live()) {
+                match view.find(id)?.filter(|stored| stored.mirror_row.is_live()) {
                     None => view.end_hold(id, HoldEnd::Deleted)?,
                     Some(_) if !id.can_be_requested() => view.end_hold(id, HoldEnd::Alive)?,
                     // The next pass requests it.

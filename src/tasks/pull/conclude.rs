@@ -12,9 +12,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rand::seq::SliceRandom;
 
-use super::marks::Marks;
 use super::mirror::Mirror;
 use super::pages::RoundsSummary;
+use super::seen_customers::SeenCustomers;
 use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
@@ -69,13 +69,13 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn conclude(
         &self,
         pass: &mut Pass,
-        marks: Marks,
+        seen_customers: SeenCustomers,
         rounds: RoundsSummary,
     ) -> Result<PassOutcome, Failure> {
         pass.budget.limit(pass.tally.pages);
-        let (missing, mut marks) = self.find_missing(pass, marks).await?;
+        let (missing, mut seen_customers) = self.find_missing(pass, seen_customers).await?;
         let left_to_push = missing.left_to_push;
-        let check = self.plan_absence(pass, missing, std::mem::take(&mut marks.canaries)).await?;
+        let check = self.plan_absence(pass, missing, std::mem::take(&mut seen_customers.canaries)).await?;
         let findings = self.check_absence(pass, check, Origin::Sweep).await?;
         // Create the indexes before the sweep is complete, because readers may rely on them from
         // then on.
@@ -85,9 +85,9 @@ impl<R: Remote> Pull<R> {
         let concluded =
             Conclusions { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
         if is_whole {
-            self.remove_sources(pass, &mut marks).await?;
+            self.remove_sources(pass, &mut seen_customers).await?;
         }
-        let held = self.apply_conclusions(pass, marks, concluded, rounds).await?;
+        let held = self.apply_conclusions(pass, seen_customers, concluded, rounds).await?;
         Ok(match (is_whole, held) {
             (true, 0) => PassOutcome::Complete,
             (true, _) => PassOutcome::Held,
@@ -126,7 +126,11 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Compares the mirror with the customers that the sweep listed.
-    async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(MissingCustomers, Marks), StoreError> {
+    async fn find_missing(
+        &self,
+        pass: &Pass,
+        seen_customers: SeenCustomers,
+    ) -> Result<(MissingCustomers, SeenCustomers), StoreError> {
         let (head_before, live_before) = (pass.head_before, pass.live_before);
         let (request, sweep) = (Arc::clone(&pass.started), pass.sweep());
         let (times, consistency) = (self.times(), self.settings.consistency);
@@ -143,9 +147,9 @@ impl<R: Remote> Pull<R> {
             };
             // Most sweeps list every live customer, and then the mirror is not scanned. Customers
             // that were listed and deleted since do not count as listed.
-            let listed = marks.seen.len().saturating_sub(view.deletions_after(head_before)?);
+            let listed = seen_customers.rows.len().saturating_sub(view.deletions_after(head_before)?);
             if live_before == 0 || view.live_count()? <= listed {
-                return Ok((missing, marks));
+                return Ok((missing, seen_customers));
             }
             let mut held = RowSet::default();
             holds::each_held_row(conn, &HoldReason::FOR_AN_OPERATOR, |row| {
@@ -157,8 +161,9 @@ impl<R: Remote> Pull<R> {
                 missing.verified.get(&row).is_some_and(|verified| sweep - verified <= SWEEPS_WITHOUT_REQUEST)
             };
             mirror::each_live_before(conn, head_before, |row, id| {
-                let is_missing =
-                    !marks.seen.contains(row) && id.can_be_requested() && !view.is_planned_deleted(&id);
+                let is_missing = !seen_customers.rows.contains(row)
+                    && id.can_be_requested()
+                    && !view.is_planned_deleted(&id);
                 if !is_missing || held.contains(row) || young.contains(row) || rests(row) {
                     return Ok(());
                 }
@@ -170,19 +175,23 @@ impl<R: Remote> Pull<R> {
                 }
                 Ok(())
             })?;
-            missing.held = held.iter().filter(|row| !marks.seen.contains(*row)).collect();
-            Ok((missing, marks))
+            missing.held = held.iter().filter(|row| !seen_customers.rows.contains(*row)).collect();
+            Ok((missing, seen_customers))
         });
         found.await
     }
 
     /// Removes the sources of customers that this sweep listed without one, if it showed the source
     /// of any customer.
-    async fn remove_sources(&self, pass: &mut Pass, marks: &mut Marks) -> Result<(), StoreError> {
-        if !comparison::may_be_nulled(true, marks.any_source) {
+    async fn remove_sources(
+        &self,
+        pass: &mut Pass,
+        seen_customers: &mut SeenCustomers,
+    ) -> Result<(), StoreError> {
+        if !comparison::may_be_nulled(true, seen_customers.any_source) {
             return Ok(());
         }
-        let rows: Arc<Vec<i64>> = Arc::new(std::mem::take(&mut marks.null_listed).iter().collect());
+        let rows: Arc<Vec<i64>> = Arc::new(std::mem::take(&mut seen_customers.null_listed).iter().collect());
         let (head_before, consistency) = (pass.head_before, self.settings.consistency);
         let start = SweepStart { head_before, now: self.clock.now(), consistency };
         let mut done = 0;
@@ -201,12 +210,12 @@ impl<R: Remote> Pull<R> {
     async fn apply_conclusions(
         &self,
         pass: &mut Pass,
-        marks: Marks,
+        seen_customers: SeenCustomers,
         concluded: Conclusions,
         rounds: RoundsSummary,
     ) -> Result<u64, Failure> {
         let (id, at) = (pass.id, time::written(self.clock.now()));
-        let busy = self.busy_fields(&marks);
+        let busy = self.busy_fields(&seen_customers);
         let mut list_history = pass.list_history.clone();
         list_history.sweeps = pass.sweep();
         list_history.vain_sweeps = match rounds.in_vain {
@@ -216,7 +225,7 @@ impl<R: Remote> Pull<R> {
         };
         let Conclusions { to_hold, is_whole, knows_all } = concluded;
         let plan = move |view: &mut View<'_>, _: &mut Tally| {
-            for text in &marks.reformatted {
+            for text in &seen_customers.reformatted {
                 if text.is_current(view.conn())? {
                     view.note_listed(text.row, text.fingerprint, text.source);
                 }
@@ -224,9 +233,9 @@ impl<R: Remote> Pull<R> {
             for (rows, reason) in to_hold {
                 plan_hold(view, &rows, reason)?;
             }
-            Ok(marks)
+            Ok(seen_customers)
         };
-        let closed = self.step_with(pass, Origin::Sweep, plan, move |tx, marks| {
+        let closed = self.step_with(pass, Origin::Sweep, plan, move |tx, seen_customers| {
             if is_whole {
                 unreadable::conclude(tx, id)?;
             }
@@ -235,8 +244,8 @@ impl<R: Remote> Pull<R> {
             if knows_all {
                 holds::note_concluded(tx)?;
             }
-            busy_fields::replace(tx, busy, marks.seen.len(), &at)?;
-            unlisted::forget_listed(tx, |row| marks.seen.contains(row))?;
+            busy_fields::replace(tx, busy, seen_customers.rows.len(), &at)?;
+            unlisted::forget_listed(tx, |row| seen_customers.rows.contains(row))?;
             unlisted::note_list_history(
                 tx,
                 &list_history,
@@ -250,10 +259,10 @@ impl<R: Remote> Pull<R> {
 
     /// Logs and returns the fields that changed in many customers, with the number of customers.
     /// Their names are masked.
-    fn busy_fields(&self, marks: &Marks) -> BTreeMap<String, u64> {
-        let seen = marks.seen.len();
+    fn busy_fields(&self, seen_customers: &SeenCustomers) -> BTreeMap<String, u64> {
+        let seen = seen_customers.rows.len();
         let mut busy = BTreeMap::new();
-        for (field, customers) in marks.fields.busy(seen) {
+        for (field, customers) in seen_customers.fields.busy(seen) {
             let field = self.masker.text(field);
             tracing::warn!(
                 field,
@@ -307,17 +316,17 @@ fn plan_null_source(
     if request.is_before_push_of(&id) {
         return Ok(0);
     }
-    let stored = view.find(&id)?.filter(|stored| stored.standing.is_live());
+    let stored = view.find(&id)?.filter(|stored| stored.mirror_row.is_live());
     // The list may have shown the state before the last change. The next sweep shows it again.
-    let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
+    let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.mirror_row.changed_at));
     // An entry with a time in the future was logged while the clock was wrong.
     let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, request.requested_at());
-    let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
+    let seq = stored.as_ref().map_or(0, |stored| stored.mirror_row.seq);
     let is_newer = seq > head_before && !view.is_by_list(&id, seq)?;
     if is_newer || changed_at.is_some_and(may_be_behind) {
         return Ok(0);
     }
-    let without = stored.as_ref().and_then(|stored| comparison::without_source(&stored.standing));
+    let without = stored.as_ref().and_then(|stored| comparison::without_source(&stored.mirror_row));
     let Some(customer) = without else { return Ok(0) };
     let bytes = customer.body().len();
     view.record(ChangeKind::Updated, customer, stored, None)?;

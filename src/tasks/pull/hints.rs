@@ -5,8 +5,8 @@
 //!                                  └▶ 404: a suspect ─▶ canary ─▶ recorded, or held
 //! ```
 //!
-//! A 404 deletes nothing without the evidence that a sweep needs: the customer is old enough, a
-//! canary answers within a minute, and the deletions since the last sweep stay within the sweep's
+//! A 404 deletes nothing without the evidence that a sweep needs. The customer is old enough, and a
+//! canary answers within a minute. The deletions since the last sweep stay within the sweep's
 //! limit.
 
 mod suspects;
@@ -29,7 +29,7 @@ use crate::store::log::holds::HoldEnd;
 use crate::store::log::{passes, recall, unlisted};
 use crate::store::{StoreError, Tx, read};
 use crate::tasks::in_flight::RequestMark;
-use komoju_core::plan::hints::{HintAnswer, HintedRead, PAUSE_FOR, RecentAnswers};
+use komoju_core::plan::hints::{HintAnswer, HintedRead, MissingRate, PAUSE_FOR};
 use komoju_core::plan::lag::{Consistency, ReadReason};
 use komoju_core::{Customer, CustomerId, Origin, time};
 
@@ -78,12 +78,12 @@ enum Absent {
     Suspect(i64),
 }
 
-/// The newest answers to requests of hinted customers.
+/// The [`MissingRate`] that the requests of hinted customers share.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<RecentAnswers>);
+pub(super) struct SharedMissingRate(Mutex<MissingRate>);
 
-impl Recent {
-    fn with<T>(&self, work: impl FnOnce(&mut RecentAnswers) -> T) -> T {
+impl SharedMissingRate {
+    fn with<T>(&self, work: impl FnOnce(&mut MissingRate) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -180,18 +180,18 @@ impl<R: EventRemote> Pull<R> {
                 }
                 Absent::Unknown => {
                     if !hint.is_second {
-                        self.recent.with(|recent| recent.add(true));
+                        self.missing_rate.with(|missing_rate| missing_rate.add(true));
                     }
                     HintAnswer::NotFound
                 }
                 Absent::Settled(answer) => answer,
             },
             // The next sweep reports it.
-            CustomerLookup::Unreadable(_) => HintAnswer::Settled,
+            CustomerLookup::Unreadable(_) => HintAnswer::NothingMore,
             // The same request would be rejected again.
             CustomerLookup::Unclear(why) if why.is_rejected() => {
                 tracing::debug!("{why}");
-                HintAnswer::Settled
+                HintAnswer::NothingMore
             }
             CustomerLookup::Unclear(why) => {
                 tracing::debug!("{why}; requesting this customer again");
@@ -211,7 +211,7 @@ impl<R: EventRemote> Pull<R> {
         let consistency = self.settings.consistency;
         let (planned_for, by) = (hint.clone(), Arc::clone(&request));
         let plan = move |view: &mut View<'_>| {
-            let seq = view.find(&planned_for.id)?.map_or(0, |stored| stored.standing.seq);
+            let seq = view.find(&planned_for.id)?.map_or(0, |stored| stored.mirror_row.seq);
             // Another answer was applied meanwhile, and it may be newer.
             if seq != planned_for.seq {
                 return Ok(HintAnswer::Overtaken);
@@ -221,16 +221,16 @@ impl<R: EventRemote> Pull<R> {
                 LookupEffect::Recorded => HintAnswer::Recorded,
                 LookupEffect::Unchanged => HintAnswer::Unchanged,
                 LookupEffect::LeftOut(Some(until)) => HintAnswer::LeftOut(until),
-                LookupEffect::LeftOut(None) => HintAnswer::Settled,
+                LookupEffect::LeftOut(None) => HintAnswer::NothingMore,
             })
         };
-        self.recent.with(|recent| recent.add(false));
+        self.missing_rate.with(|missing_rate| missing_rate.add(false));
         let (settle, in_flight) = (self.settling(hint, request.requested_at()), Arc::clone(&self.in_flight));
         let cause = self.cause(Origin::Event, None);
         self.plan_and_apply(cause, plan, move |tx, answer, recorded| {
             // A state that is confirmed is newer than every earlier answer, too.
             if recorded.changes() > 0 || *answer == HintAnswer::Unchanged {
-                in_flight.read_applied(&settle.hint.id);
+                in_flight.note_applied_read(&settle.hint.id);
             }
             settle.with(tx, *answer)
         })
@@ -251,7 +251,7 @@ impl<R: EventRemote> Pull<R> {
         self.read_mirror(move |view| {
             let conn = view.conn();
             let Some(stored) = view.find(&id)? else { return Ok(Absent::Unknown) };
-            if !stored.standing.is_live() {
+            if !stored.mirror_row.is_live() {
                 return Ok(Absent::Settled(HintAnswer::NotFound));
             }
             let is_pushed = request.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())?;
@@ -259,7 +259,7 @@ impl<R: EventRemote> Pull<R> {
             let bound_at = view.account()?.and_then(|account| time::read(&account.bound_at));
             let is_swept = passes::last_whole_sweep_at(conn)? >= bound_at;
             if is_pushed || view.is_unsettled(&id)? || !is_swept || !passes::has_whole_sweep(conn)? {
-                return Ok(Absent::Settled(HintAnswer::Settled));
+                return Ok(Absent::Settled(HintAnswer::NothingMore));
             }
             // A read may be from before the customer existed.
             if unlisted::young(conn, consistency, times)?.contains(stored.row) {
@@ -287,9 +287,9 @@ impl<R: EventRemote> Pull<R> {
     /// Pauses hints where the API does not find too many of the customers that events name.
     /// Returns whether they pause.
     async fn pause_if_many_are_missing(&self) -> Result<bool, Failure> {
-        let Some(missing) = self.recent.with(RecentAnswers::take_excess) else { return Ok(false) };
+        let Some(missing) = self.missing_rate.with(MissingRate::take_excess) else { return Ok(false) };
         let reason = format!(
-            "{missing} of the last 50 customers that events named were not found: the events may be of another mode or key"
+            "{missing} of the last 50 customers that events named were not found: the webhook may be of the other mode (test or live), or of another account"
         );
         tracing::warn!("events are not followed for {} minutes: {reason}", PAUSE_FOR.as_mins());
         let until = self.clock.now().checked_add(PAUSE_FOR).unwrap_or(Timestamp::MAX);

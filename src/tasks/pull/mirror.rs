@@ -127,8 +127,8 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Plans a step of a pass and applies the plan. If a change was recorded or the position is
-    /// due, the row of the pass is written in the same transaction, so a change and the count of
-    /// its pass commit together.
+    /// due, the same transaction writes the row of the pass. So a change and the count of its pass
+    /// commit together.
     pub(super) async fn step<T, F>(&self, pass: &mut Pass, origin: Origin, plan: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::answer::PageAnswer;
-use super::marks::Marks;
+use super::seen_customers::SeenCustomers;
 use super::unreadable::{self, UnreadableEntry, plan_unreadable};
 use super::view::View;
 use super::{Failure, Pass, Pull, RequestError};
@@ -78,17 +78,17 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn apply_answer(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cache: &mut ListCache,
         answer: PageAnswer,
     ) -> Result<bool, Failure> {
         let PageAnswer { page, request, read, offset, is_page } = answer;
         let unreadable = self.count_unreadable(pass, page.unreadable, &offset);
-        marks.keep_canaries(&page.customers, self.roll());
-        page.deleted.iter().for_each(|listed| marks.see_other(listed.id().as_str()));
+        seen_customers.keep_canaries(&page.customers, self.roll());
+        page.deleted.iter().for_each(|listed| seen_customers.see_other(listed.id().as_str()));
         let customers = Arc::new(page.customers);
         let hits = self.cache_hits(cache, &customers, read.is_some()).await?;
-        let reappeared = mark_cache_hits(marks, cache, &customers, &hits);
+        let reappeared = mark_cache_hits(seen_customers, cache, &customers, &hits);
         let unknown = customers.iter().zip(&hits).filter(|(_, known)| known.is_none());
         let unknown: Vec<&RawCustomer> = unknown.map(|(listed, _)| listed).collect();
         let mut read = read.into_iter().flatten();
@@ -103,12 +103,12 @@ impl<R: Remote> Pull<R> {
             let is_last = chunks.peek().is_none();
             if is_last {
                 pass.tally.pages += u64::from(is_page);
-                pass.tally.customers_seen = pass.seen_before + marks.seen.len();
+                pass.tally.customers_seen = pass.seen_before + seen_customers.rows.len();
                 chunk.unreadable.clone_from(&unreadable);
                 chunk.is_last = true;
             }
             if !chunk.is_empty() || self.position_is_due(pass) {
-                self.apply_chunk(pass, marks, cache, &request, std::mem::take(&mut chunk)).await?;
+                self.apply_chunk(pass, seen_customers, cache, &request, std::mem::take(&mut chunk)).await?;
             }
             if is_last {
                 return Ok((pass.tally.changes() - changes_before) * 2 > customers.len() as u64);
@@ -142,34 +142,35 @@ impl<R: Remote> Pull<R> {
     async fn apply_chunk(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cache: &mut ListCache,
         request: &Arc<RequestMark>,
         chunk: Chunk,
     ) -> Result<(), StoreError> {
         let Chunk { reappeared, customers, unreadable, is_last } = chunk;
         let (seen_before, request) = (pass.seen_before, Arc::clone(request));
-        let (mut marks_moved, mut unchanged) = (std::mem::take(marks), std::mem::take(&mut cache.unchanged));
+        let (mut seen_moved, mut unchanged) =
+            (std::mem::take(seen_customers), std::mem::take(&mut cache.unchanged));
         let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let taken = self.step(pass, origin, move |view, tally| {
             reappeared.iter().try_for_each(|id| view.end_hold(id, HoldEnd::Alive))?;
             let mut list = ListPlanner {
                 request: &request,
                 consistency,
-                marks: &mut marks_moved,
+                seen_customers: &mut seen_moved,
                 unchanged: &mut unchanged,
             };
             for (customer, fingerprint) in customers {
                 list.plan(view, customer, fingerprint)?;
             }
-            let new = plan_unreadable(view, unreadable, &mut marks_moved)?;
+            let new = plan_unreadable(view, unreadable, &mut seen_moved)?;
             if is_last {
-                tally.customers_seen = seen_before + marks_moved.seen.len();
+                tally.customers_seen = seen_before + seen_moved.rows.len();
             }
-            Ok((marks_moved, unchanged, new))
+            Ok((seen_moved, unchanged, new))
         });
         let new;
-        (*marks, cache.unchanged, new) = taken.await?;
+        (*seen_customers, cache.unchanged, new) = taken.await?;
         unreadable::report(&new);
         Ok(())
     }
@@ -192,7 +193,7 @@ impl<R: Remote> Pull<R> {
 
 /// Marks the unchanged customers as listed. Returns those with a held or decided deletion.
 fn mark_cache_hits(
-    marks: &mut Marks,
+    seen_customers: &mut SeenCustomers,
     cache: &ListCache,
     customers: &[RawCustomer],
     hits: &[Option<CacheHit>],
@@ -200,7 +201,7 @@ fn mark_cache_hits(
     let mut reappeared = Vec::new();
     for (listed, known) in customers.iter().zip(hits) {
         let Some(known) = known else { continue };
-        marks.see(known.row, known.source);
+        seen_customers.see(known.row, known.source);
         if cache.unsettled.contains(known.row) {
             reappeared.push(listed.id().clone());
         }
@@ -234,7 +235,7 @@ fn chunks<'a>(customers: &[&'a RawCustomer]) -> Vec<Vec<&'a RawCustomer>> {
 struct ListPlanner<'a> {
     request: &'a RequestMark,
     consistency: Consistency,
-    marks: &'a mut Marks,
+    seen_customers: &'a mut SeenCustomers,
     unchanged: &'a mut FingerprintWindow,
 }
 
@@ -248,7 +249,7 @@ impl ListPlanner<'_> {
     ) -> Result<(), StoreError> {
         let id = customer.id().clone();
         let stored = view.find(&id)?;
-        let is_second = stored.as_ref().is_some_and(|stored| self.marks.seen.contains(stored.row));
+        let is_second = stored.as_ref().is_some_and(|stored| self.seen_customers.rows.contains(stored.row));
         let read = ReadContext {
             by: ReadBy::List,
             requested_at: self.request.requested_at(),
@@ -261,40 +262,50 @@ impl ListPlanner<'_> {
                 if let Some(stored) = &stored {
                     view.end_hold(&id, HoldEnd::Alive)?;
                     self.unchanged.forget(stored.row);
-                    count_fields(self.marks, kind, &customer, stored);
+                    count_fields(self.seen_customers, kind, &customer, stored);
                 }
                 view.record(kind, customer, stored, Some((fingerprint, source)))?
             }
             (CustomerPlan::Keep, Some(stored)) => {
                 view.end_hold(&id, HoldEnd::Alive)?;
-                let StoredCustomer { row, standing } = stored;
+                let StoredCustomer { row, mirror_row } = stored;
                 if !unchanged::is_noted(view.conn(), row)? {
                     view.note_listed(row, fingerprint, source);
-                } else if self.marks.reformatted.len() < MOST_REFORMATTED {
-                    self.marks.reformatted.push(Reformatted { row, seq: standing.seq, fingerprint, source });
+                } else if self.seen_customers.reformatted.len() < MOST_REFORMATTED {
+                    self.seen_customers.reformatted.push(Reformatted {
+                        row,
+                        seq: mirror_row.seq,
+                        fingerprint,
+                        source,
+                    });
                 }
                 row
             }
             (plan, stored) => {
                 leave_out(view, plan);
-                match stored.filter(|stored| stored.standing.is_live()) {
-                    Some(stored) => self.marks.see_unread(stored.row),
-                    None => self.marks.see_other(id.as_str()),
+                match stored.filter(|stored| stored.mirror_row.is_live()) {
+                    Some(stored) => self.seen_customers.see_unread(stored.row),
+                    None => self.seen_customers.see_other(id.as_str()),
                 }
                 return Ok(());
             }
         };
-        self.marks.see(row, source);
+        self.seen_customers.see(row, source);
         Ok(())
     }
 }
 
 /// Counts the fields that an update changes.
-fn count_fields(marks: &mut Marks, kind: ChangeKind, after: &Customer, stored: &StoredCustomer) {
-    if let (ChangeKind::Updated, Some(before)) = (kind, stored.standing.body.as_deref())
+fn count_fields(
+    seen_customers: &mut SeenCustomers,
+    kind: ChangeKind,
+    after: &Customer,
+    stored: &StoredCustomer,
+) {
+    if let (ChangeKind::Updated, Some(before)) = (kind, stored.mirror_row.body.as_deref())
         && let Ok(before) = Customer::from_body(before)
     {
-        marks.fields.count(before.fields(), after.fields());
+        seen_customers.fields.count(before.fields(), after.fields());
     }
 }
 
@@ -313,13 +324,13 @@ fn observe(
     };
     let recent = match stored {
         Some(stored)
-            if stored.standing.body.as_deref() != Some(shown.body()) || !stored.standing.is_live() =>
+            if stored.mirror_row.body.as_deref() != Some(shown.body()) || !stored.mirror_row.is_live() =>
         {
             view.recent(shown.id(), stored, read.requested_at, read.consistency)?
         }
         _ => Vec::new(),
     };
-    let known = KnownCustomer { mirror: stored.map(|stored| &stored.standing), recent: &recent, push };
+    let known = KnownCustomer { mirror: stored.map(|stored| &stored.mirror_row), recent: &recent, push };
     Ok(Observation::new(shown, known, read))
 }
 

@@ -19,8 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use super::answer::{PageAnswer, PageOffset};
-use super::marks::Marks;
 use super::page::{ListCache, may_be_read_at_once};
+use super::seen_customers::SeenCustomers;
 use super::{Failure, Pass, PassProgress, Phase, Pull, RequestError};
 use crate::remote::Remote;
 use crate::store::StoreError;
@@ -130,17 +130,20 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn read_pages(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
     ) -> Result<RoundsSummary, Failure> {
         let mut cursor = self.start_reading(pass).await?;
         let (began, mut rounds) = (self.clock.elapsed(), RoundsSummary::default());
         for round in 1..=walk::ROUNDS {
-            let (round_began, seen_before) = (self.clock.elapsed(), marks.seen.len());
-            marks.begin_round();
+            let (round_began, seen_before) = (self.clock.elapsed(), seen_customers.rows.len());
+            seen_customers.begin_round();
             let first = if round == 1 { pass.tally.pages + 1 } else { 1 };
-            self.read_round(pass, marks, &mut cursor, first).await?;
+            self.read_round(pass, seen_customers, &mut cursor, first).await?;
             rounds.report = cursor.walk.report();
-            let (seen, new) = (marks.seen.len() + marks.others(), marks.seen.len() - seen_before);
+            let (seen, new) = (
+                seen_customers.rows.len() + seen_customers.others(),
+                seen_customers.rows.len() - seen_before,
+            );
             if !pass.is_resumed {
                 rounds.report.seen = seen;
             }
@@ -213,7 +216,7 @@ impl<R: Remote> Pull<R> {
     async fn read_round(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cursor: &mut ListCursor,
         first: u64,
     ) -> Result<(), Failure> {
@@ -226,7 +229,7 @@ impl<R: Remote> Pull<R> {
         let read_ahead = ReadAhead::new(live.div_ceil(cursor.full_page.max(1)));
         let mut turn = WalkStep::Read(first);
         while let WalkStep::Read(next) = turn {
-            turn = self.read_from(pass, marks, cursor, &read_ahead, next).await?;
+            turn = self.read_from(pass, seen_customers, cursor, &read_ahead, next).await?;
         }
         if turn == WalkStep::End(WalkEnd::Growing) {
             tracing::warn!("the list has far more pages than it promised, and was not read to its end");
@@ -239,7 +242,7 @@ impl<R: Remote> Pull<R> {
     async fn read_from(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cursor: &mut ListCursor,
         read_ahead: &ReadAhead,
         first: u64,
@@ -265,7 +268,7 @@ impl<R: Remote> Pull<R> {
         let apply = async {
             let mut turn = WalkStep::Read(first);
             while let Some((page, answered)) = queue.recv().await {
-                turn = self.apply_page(pass, marks, cursor, read_ahead, page, answered).await?;
+                turn = self.apply_page(pass, seen_customers, cursor, read_ahead, page, answered).await?;
                 if turn != WalkStep::Read(page + 1) {
                     break;
                 }
@@ -284,23 +287,24 @@ impl<R: Remote> Pull<R> {
     async fn apply_page(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cursor: &mut ListCursor,
         read_ahead: &ReadAhead,
         number: u64,
         answered: Result<PageAnswer, Failure>,
     ) -> Result<WalkStep, Failure> {
         let query = cursor.query(number);
-        let before = marks.in_round();
+        let before = seen_customers.in_round();
         let answer = match answered {
             Ok(answer) => answer,
             Err(failure) => match failure.too_large() {
                 Some(begun) => {
                     tracing::warn!("{failure}: reading page {number} in parts");
                     let page = (number, begun.clone());
-                    let (hints, rows) = self.apply_in_parts(pass, marks, cursor, read_ahead, page).await?;
+                    let (hints, rows) =
+                        self.apply_in_parts(pass, seen_customers, cursor, read_ahead, page).await?;
                     return self
-                        .decide_next(pass, marks, cursor, PageCounts { number, hints, rows, before })
+                        .decide_next(pass, seen_customers, cursor, PageCounts { number, hints, rows, before })
                         .await;
                 }
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
@@ -318,25 +322,25 @@ impl<R: Remote> Pull<R> {
         };
         let (hints, rows) = (answer.page.hints, answer.page.len());
         cursor.full_page = hints.per_page.unwrap_or(cursor.full_page);
-        let mostly_new = self.apply_answer(pass, marks, &mut cursor.cache, answer).await?;
+        let mostly_new = self.apply_answer(pass, seen_customers, &mut cursor.cache, answer).await?;
         read_ahead.mostly_new.store(mostly_new, Ordering::Relaxed);
-        self.decide_next(pass, marks, cursor, PageCounts { number, hints, rows, before }).await
+        self.decide_next(pass, seen_customers, cursor, PageCounts { number, hints, rows, before }).await
     }
 
     /// Updates the position and the progress after a page was applied. Returns what to read next.
     async fn decide_next(
         &self,
         pass: &mut Pass,
-        marks: &Marks,
+        seen_customers: &SeenCustomers,
         cursor: &mut ListCursor,
         applied: PageCounts,
     ) -> Result<WalkStep, Failure> {
         let PageCounts { number, hints, rows, before } = applied;
-        let seen = pass.seen_before + marks.in_round();
-        let new = marks.in_round() - before;
+        let seen = pass.seen_before + seen_customers.in_round();
+        let new = seen_customers.in_round() - before;
         let all_live_seen = match pass.kind {
             PassKind::Sweep if new == 0 => {
-                let seen = pass.seen_before + marks.mirrored_in_round();
+                let seen = pass.seen_before + seen_customers.mirrored_in_round();
                 self.read_mirror(|view| view.live_count()).await? <= seen
             }
             PassKind::Sweep => false,

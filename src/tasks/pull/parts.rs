@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::answer::{PageAnswer, PageOffset};
-use super::marks::Marks;
 use super::pages::{ListCursor, ReadAhead};
+use super::seen_customers::SeenCustomers;
 use super::{Failure, Pass, Pull};
 use crate::remote::{Remote, TruncatedPage};
 use crate::tasks::in_flight::RequestMark;
@@ -34,7 +34,7 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn apply_in_parts(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cursor: &mut ListCursor,
         read_ahead: &ReadAhead,
         (number, begun): (u64, TruncatedPage),
@@ -42,7 +42,7 @@ impl<R: Remote> Pull<R> {
         let mut per_page = cursor.full_page;
         let (hints, rows) = loop {
             let whole = PagePart { page: number, per_page };
-            match self.read_parts(pass, marks, cursor, whole, begun.clone()).await? {
+            match self.read_parts(pass, seen_customers, cursor, whole, begun.clone()).await? {
                 PartsResult::Whole(hints, rows) => break (hints, rows),
                 // Each cap is smaller than the one before, so this loop ends.
                 PartsResult::Capped { per_page: capped } => per_page = capped,
@@ -56,7 +56,7 @@ impl<R: Remote> Pull<R> {
     async fn read_parts(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         cursor: &mut ListCursor,
         whole: PagePart,
         begun: TruncatedPage,
@@ -91,7 +91,7 @@ impl<R: Remote> Pull<R> {
                     }
                     let offset = PageOffset::of_part(&parts, part);
                     let answer = PageAnswer::of_part(page, request, offset);
-                    self.apply_answer(pass, marks, &mut cursor.cache, answer).await?;
+                    self.apply_answer(pass, seen_customers, &mut cursor.cache, answer).await?;
                 }
                 PartAnswer::TooLarge(_) if parts.split(part) => {}
                 PartAnswer::TooLarge(begun) => {
@@ -103,7 +103,7 @@ impl<R: Remote> Pull<R> {
                     let last_page = begun.last_page.map(|last| parts.pages(part, last));
                     hints = Hints { last_page: last_page.or(hints.last_page), ..hints };
                     let offset = PageOffset::of_part(&parts, part);
-                    self.apply_unreadable(pass, marks, begun.first.map(|bad| *bad), offset).await?;
+                    self.apply_unreadable(pass, seen_customers, begun.first.map(|bad| *bad), offset).await?;
                 }
                 PartAnswer::PastEnd => parts.end(),
             }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::answer::PageOffset;
-use super::marks::Marks;
+use super::seen_customers::SeenCustomers;
 use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
@@ -88,20 +88,20 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn apply_unreadable(
         &self,
         pass: &mut Pass,
-        marks: &mut Marks,
+        seen_customers: &mut SeenCustomers,
         bad: Option<Unreadable>,
         offset: PageOffset,
     ) -> Result<(), Failure> {
         let noted = self.count_unreadable(pass, bad.into_iter().collect(), &offset);
-        let (origin, mut moved) = (pass.kind_origin(), std::mem::take(marks));
+        let (origin, mut moved) = (pass.kind_origin(), std::mem::take(seen_customers));
         let applied = self.step(pass, origin, move |view, _| {
             let new = plan_unreadable(view, noted, &mut moved)?;
             Ok((moved, new))
         });
         let new;
-        (*marks, new) = applied.await?;
+        (*seen_customers, new) = applied.await?;
         report(&new);
-        pass.tally.customers_seen = pass.seen_before + marks.seen.len();
+        pass.tally.customers_seen = pass.seen_before + seen_customers.rows.len();
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl<R: Remote> Pull<R> {
             if let Some(sweep) = sweep {
                 view.note_verified(&id, sweep)?;
             }
-            plan_unreadable(view, noted, &mut Marks::default())
+            plan_unreadable(view, noted, &mut SeenCustomers::default())
         });
         report(&applied.await?);
         Ok(())
@@ -134,7 +134,7 @@ impl<R: Remote> Pull<R> {
 pub(super) fn plan_unreadable(
     view: &mut View<'_>,
     noted: Vec<UnreadableEntry>,
-    marks: &mut Marks,
+    seen_customers: &mut SeenCustomers,
 ) -> Result<Vec<UnreadableEntry>, StoreError> {
     let mut new = Vec::new();
     for one in noted {
@@ -143,15 +143,15 @@ pub(super) fn plan_unreadable(
             // A tombstone must not count as seen, because the number of seen customers is compared
             // with the number of live ones.
             let stored = match &one.bad.id {
-                Some(id) => view.find(id)?.filter(|stored| stored.standing.is_live()),
+                Some(id) => view.find(id)?.filter(|stored| stored.mirror_row.is_live()),
                 None => None,
             };
             match (&one.bad.id, stored) {
                 (Some(id), Some(stored)) => {
                     view.end_hold(id, HoldEnd::Alive)?;
-                    marks.see_unread(stored.row);
+                    seen_customers.see_unread(stored.row);
                 }
-                _ => marks.see_other(&format!("unreadable {}", one.bad.digest())),
+                _ => seen_customers.see_other(&format!("unreadable {}", one.bad.digest())),
             }
         }
         if is_new {

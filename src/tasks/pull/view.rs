@@ -78,7 +78,7 @@ impl<'a> View<'a> {
 
     /// Returns whether a deletion of this customer is planned and not applied.
     pub(super) fn is_planned_deleted(&self, id: &CustomerId) -> bool {
-        self.overlay.kept.get(id).is_some_and(|planned| !planned.stored.standing.is_live())
+        self.overlay.kept.get(id).is_some_and(|planned| !planned.stored.mirror_row.is_live())
     }
 
     /// Returns how many customers are live.
@@ -188,7 +188,7 @@ impl View<'_> {
             Some(stored) => stored.row,
             None => self.next_row()?,
         };
-        let before = stored.as_ref().and_then(|stored| stored.standing.body.clone());
+        let before = stored.as_ref().and_then(|stored| stored.mirror_row.body.clone());
         self.change(kind, customer.id(), Some(customer.body()), row, stored, listed)?;
         self.writes.push(Write::Record { kind, customer, before, row, listed });
         Ok(row)
@@ -199,7 +199,7 @@ impl View<'_> {
         let stored = self.find(id)?;
         self.overlay.ended_holds.insert(id.clone());
         if let Some(stored) = stored {
-            let before = stored.standing.body.clone();
+            let before = stored.mirror_row.body.clone();
             self.change(ChangeKind::Deleted, id, None, stored.row, Some(stored), None)?;
             self.writes.push(Write::Delete { id: id.clone(), before });
         }
@@ -244,17 +244,18 @@ impl View<'_> {
         };
         let (mut added, logged_seq) = match self.overlay.take(id) {
             Some(planned) => (planned.added, planned.logged_seq),
-            None => (Vec::new(), stored.as_ref().map_or(0, |stored| stored.standing.seq)),
+            None => (Vec::new(), stored.as_ref().map_or(0, |stored| stored.mirror_row.seq)),
         };
-        let standing = stored.map(|stored| stored.standing);
+        let mirror_row = stored.map(|stored| stored.mirror_row);
         // A tombstone is no state that a read can show.
-        let live = standing.as_ref().filter(|standing| standing.is_live());
-        let replaced = live.and_then(|standing| standing.body.clone());
+        let live = mirror_row.as_ref().filter(|mirror_row| mirror_row.is_live());
+        let replaced = live.and_then(|mirror_row| mirror_row.body.clone());
         let at = time::read(&entry.observed_at).unwrap_or(Timestamp::MIN);
         added.push(RecentChange { kind, origin: self.cause.origin, at, replaced });
-        let Some(standing) = MirrorRow::fold(standing, &entry)? else { return Ok(()) };
+        let Some(mirror_row) = MirrorRow::fold(mirror_row, &entry)? else { return Ok(()) };
         self.overlay.count(kind, self.cause.origin);
-        let planned = PlannedCustomer { stored: StoredCustomer { row, standing }, added, logged_seq, listed };
+        let planned =
+            PlannedCustomer { stored: StoredCustomer { row, mirror_row }, added, logged_seq, listed };
         self.overlay.keep(planned, id.clone());
         Ok(())
     }

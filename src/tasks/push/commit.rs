@@ -1,4 +1,5 @@
-//! The transaction of the worker loop: settles finished attempts and claims due intents.
+//! The commit of the worker loop: settles finished attempts and claims due intents in one
+//! transaction.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::clock::{BEFORE_SENDING, Clock};
 use crate::remote::Remote;
 use crate::secret::SecretKey;
 use crate::store::log::mirror;
-use crate::store::outbox::engine::{self, Now};
+use crate::store::outbox::engine::{self, DueTimes};
 use crate::store::outbox::{attempts, delete_limit, settle};
 use crate::store::state::account;
 use crate::store::{Conn, StoreError, Tx};
@@ -25,8 +26,9 @@ use komoju_core::plan::outcome::AttemptOutcome;
 use komoju_core::plan::settle::{SettleFacts, customer_of, refusal, refuse};
 use komoju_core::{CustomerId, plan, time};
 
-/// The inputs of one transaction. It owns them, because the writer thread of the store runs it.
-pub(super) struct Transaction {
+/// A commit that is not run yet. It owns its inputs, because the writer thread of the store runs
+/// it.
+pub(super) struct PushCommit {
     key: Arc<SecretKey>,
     clock: Arc<dyn Clock>,
     settings: PushSettings,
@@ -41,14 +43,14 @@ pub(super) struct FinishedAttempt {
     pub(super) outcome: AttemptOutcome,
 }
 
-/// The result of one transaction.
+/// The result of a [`PushCommit`].
 pub(super) struct CommitResult {
     /// The intents that were claimed. The caller sends them.
     pub(super) claimed: Vec<OpenIntent>,
     /// The attempts that were settled, and the intents that were refused.
     pub(super) settled: Vec<AttemptReport>,
     /// The position up to which queued intents have a `reason` that says what they wait for.
-    pub(super) explained: i64,
+    pub(super) reasons_written_to: i64,
 }
 
 /// Returns the time by all clocks.
@@ -57,10 +59,10 @@ pub(super) fn moment(clock: &dyn Clock) -> Moment {
 }
 
 /// Returns the time that decides which intents are due.
-pub(super) fn due_time(clock: &dyn Clock) -> Now {
+pub(super) fn due_time(clock: &dyn Clock) -> DueTimes {
     let at = time::written(clock.now());
     let is_confirmed = clock.confirmed_for() >= BEFORE_SENDING;
-    Now { confirmed: is_confirmed.then(|| at.clone()), at }
+    DueTimes { confirmed: is_confirmed.then(|| at.clone()), at }
 }
 
 /// Returns whether anything may be pushed: pushing is on, and the key is this account's and not
@@ -74,8 +76,8 @@ fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {
 }
 
 impl<R: Remote> Pusher<R> {
-    pub(super) fn transaction(&self) -> Transaction {
-        Transaction {
+    pub(super) fn push_commit(&self) -> PushCommit {
+        PushCommit {
             key: Arc::clone(&self.key),
             clock: Arc::clone(&self.clock),
             settings: self.settings.clone(),
@@ -85,20 +87,21 @@ impl<R: Remote> Pusher<R> {
     }
 }
 
-impl Transaction {
-    /// Settles finished attempts, then claims up to `room` due intents; none of `tried`.
+impl PushCommit {
+    /// Settles finished attempts, then claims up to `room` due intents, except those in `tried`.
+    /// `reasons_written_to` is the value that the previous commit returned; 0 for the first one.
     pub(super) fn run(
         &self,
         tx: &Tx<'_>,
         finished: Vec<FinishedAttempt>,
         room: usize,
         tried: &HashSet<i64>,
-        explained: i64,
+        reasons_written_to: i64,
     ) -> Result<CommitResult, StoreError> {
         let settled =
             finished.into_iter().map(|FinishedAttempt { open, outcome }| self.settle(tx, &open, outcome));
         let settled = settled.collect::<Result<_, _>>()?;
-        let mut committed = CommitResult { claimed: Vec::new(), settled, explained };
+        let mut committed = CommitResult { claimed: Vec::new(), settled, reasons_written_to };
         if room == 0 {
             return Ok(committed);
         }
@@ -114,7 +117,7 @@ impl Transaction {
                 }
             }
         }
-        committed.explained = engine::explain(tx, explained, &now.at)?;
+        committed.reasons_written_to = engine::explain(tx, reasons_written_to, &now.at)?;
         Ok(committed)
     }
 
@@ -140,7 +143,7 @@ impl Transaction {
             park_after: self.settings.park_after,
             consistency: self.settings.consistency,
             customer: customer.as_ref(),
-            mirrored: stored.as_ref().map(|stored| &stored.standing),
+            mirrored: stored.as_ref().map(|stored| &stored.mirror_row),
             was_known,
         };
         let settlement = legal(plan::settle::settle(facts, outcome))?;
@@ -192,7 +195,7 @@ impl Transaction {
 fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreError> {
     match (open.op(), &open.customer) {
         (Some(IntentOp::Update(_, body)), Some(customer)) if body.token().is_some() => {
-            Ok(mirror::find(tx, customer)?.and_then(|stored| stored.standing.body))
+            Ok(mirror::find(tx, customer)?.and_then(|stored| stored.mirror_row.body))
         }
         _ => Ok(None),
     }

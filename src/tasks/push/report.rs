@@ -83,7 +83,7 @@ impl AttemptReport {
             signals.refused.notify_one();
         }
         if self.is_customer_missing {
-            signals.customer_missing.notify_one();
+            signals.extra_sweep.notify_one();
         }
         signals.settled.notify_one();
     }

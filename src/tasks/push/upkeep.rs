@@ -1,5 +1,5 @@
-//! Wipes copies of settled tokens and of erased data from the database file and its WAL, while the
-//! pusher has nothing else to do.
+//! Wipes copies of settled tokens and of erased data from the database file and its WAL. Wiping
+//! runs while no attempt is in flight, and every 10 seconds under load.
 
 use std::time::Duration;
 

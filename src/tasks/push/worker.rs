@@ -85,7 +85,7 @@ pub(super) struct CommitBatcher<'a, R> {
     /// The positions that this drain has attempted.
     tried: Arc<HashSet<i64>>,
     /// The position up to which queued intents have a `reason` that says what they wait for.
-    explained: i64,
+    reasons_written_to: i64,
     /// How many times in a row the database was locked.
     busy: u32,
     wiping: upkeep::WipeSchedule,
@@ -99,7 +99,7 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
             mode,
             attempts: Attempts::default(),
             tried: Arc::default(),
-            explained: 0,
+            reasons_written_to: 0,
             busy: 0,
             wiping: upkeep::WipeSchedule::new(pusher.clock.elapsed()),
             summary: DrainSummary::default(),
@@ -144,7 +144,7 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
     async fn commit_if_due(&mut self) -> Result<bool, StoreError> {
         self.attempts.collect_finished()?;
         let room = self.room();
-        let looked = self.pusher.is_anything_due(Arc::clone(&self.tried), self.explained);
+        let looked = self.pusher.is_anything_due(Arc::clone(&self.tried), self.reasons_written_to);
         let is_due =
             self.attempts.finished.is_empty() && room > 0 && self.attempts.poll_while(looked).await??;
         if !is_due && self.attempts.finished.is_empty() {
@@ -158,10 +158,12 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
     /// Results that cannot be committed are kept.
     async fn commit(&mut self, room: usize) -> Result<(), StoreError> {
         let answered = std::mem::take(&mut self.attempts.finished);
-        let (transaction, finished) = (self.pusher.transaction(), answered.clone());
-        let (tried, explained) = (Arc::clone(&self.tried), self.explained);
-        let committed =
-            self.pusher.store.write(move |tx| transaction.run(tx, finished, room, &tried, explained));
+        let (push_commit, finished) = (self.pusher.push_commit(), answered.clone());
+        let (tried, reasons_written_to) = (Arc::clone(&self.tried), self.reasons_written_to);
+        let committed = self
+            .pusher
+            .store
+            .write(move |tx| push_commit.run(tx, finished, room, &tried, reasons_written_to));
         match self.attempts.poll_while(committed).await? {
             Ok(committed) => {
                 self.busy = 0;
@@ -178,8 +180,8 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
 
     /// Reports what was settled and starts the claimed attempts.
     fn start(&mut self, committed: CommitResult) {
-        let CommitResult { claimed, settled, explained } = committed;
-        self.explained = explained;
+        let CommitResult { claimed, settled, reasons_written_to } = committed;
+        self.reasons_written_to = reasons_written_to;
         for settled in &settled {
             settled.report(&mut self.summary, &self.pusher.signals);
         }
@@ -282,14 +284,18 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
 impl<R: Remote + PushRemote> Pusher<R> {
     /// Returns whether a commit would find anything to do. Reads only, because most wake-ups
     /// concern something else.
-    async fn is_anything_due(&self, tried: Arc<HashSet<i64>>, explained: i64) -> Result<bool, StoreError> {
+    async fn is_anything_due(
+        &self,
+        tried: Arc<HashSet<i64>>,
+        reasons_written_to: i64,
+    ) -> Result<bool, StoreError> {
         let (now, enabled) = (due_time(&*self.clock), self.settings.enabled);
         let key = Arc::clone(&self.key);
         let due = self.store.read(move |conn| {
             if !engine::has_open(conn)? {
                 return Ok(false);
             }
-            if engine::last_position(conn)? > explained || engine::is_any_stuck(conn)? {
+            if engine::last_position(conn)? > reasons_written_to || engine::is_any_stuck(conn)? {
                 return Ok(true);
             }
             Ok(may_push(conn, enabled, &key)? && engine::is_any_due(conn, &now, &tried)?)

@@ -5,7 +5,7 @@
 //! owner of the file does not change. `NAME` is free from then on: a file dropped under it is
 //! another file.
 //!
-//! Rejected:
+//! These designs were rejected:
 //! - Reading a file in the spool directory: bytes that are appended between the reading and the
 //!   removal would be lost, and so would a replacement.
 //! - Recording claims in the database: a rename and a commit are two steps.
@@ -80,11 +80,11 @@ impl Claim {
         at.claimed.remove_folder(&self.id)
     }
 
-    /// Removes the file, if it is unchanged since it was read. Returns `false` if it changed: then
+    /// Removes the file, if it is unchanged since it was read. Returns `false` if it changed. Then
     /// it is left claimed, and a later scan reads it again.
     ///
-    /// A power cut does not bring back a file after its tokens are in the outbox: both its move out
-    /// of the spool directory and its removal are made durable.
+    /// Both the file's move out of the spool directory and its removal are made durable. So a power
+    /// cut does not bring back a file after its tokens are in the outbox.
     ///
     /// # Errors
     /// It cannot be removed and is left claimed, or its removal may not be durable.
@@ -103,8 +103,8 @@ impl Claim {
     }
 }
 
-/// Returns the part of a file's content that was not accepted: the bytes after the accepted ones,
-/// or the whole content if it does not begin with them.
+/// Returns the part of a file's content that was not accepted. This is what follows the accepted
+/// bytes, or the whole content if it does not begin with them.
 pub(super) fn late(mut content: Vec<u8>, accepted: &AcceptedBytes) -> Vec<u8> {
     let len = usize::try_from(accepted.len).unwrap_or(usize::MAX);
     if content.len() >= len && lines::digest(&content[..len]) == accepted.digest {

@@ -1,9 +1,9 @@
 //! Erases a customer's values from the files of the spool door.
 //!
 //! A receipt that names an erased intent is rewritten from the outbox. A copy in `rejected/` that
-//! is about this customer alone is removed with its `.error`. A file that is about other customers
-//! too, that is not taken yet, or that cannot be read is left and reported, because the operator
-//! must decide about it.
+//! is about this customer alone is removed with its `.error`. A file is left and reported if it is
+//! about other customers too, is not taken yet, or cannot be read. The operator must decide about
+//! it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};

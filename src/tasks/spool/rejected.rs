@@ -75,9 +75,9 @@ fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<String> {
 /// survives a chown, a chmod, a hard link and a restored backup. Each of these renews the time of
 /// change, which depends on a wall clock that may be wrong.
 ///
-/// A copy without `.error`, a file that is no regular file and a file of another owner are left,
-/// because this program did not write them. An `.error` without its copy is removed at the same
-/// age; a crash between the two removals leaves one.
+/// This program did not write a copy without `.error`, a file that is not regular, or a file of
+/// another owner. So such a file is left. An `.error` without its copy is removed at the same age;
+/// a crash between the two removals leaves one.
 ///
 /// # Errors
 /// The directory cannot be read.

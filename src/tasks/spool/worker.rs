@@ -1,7 +1,7 @@
 //! The thread for file operations.
 //!
 //! All files use one thread and no thread pool. The allocator keeps the memory that each thread
-//! once used, so a file of 16 MiB would cost its size again for every thread that reads one.
+//! once used. So a file of 16 MiB would cost its size again for every thread that reads one.
 
 use std::io;
 use std::path::PathBuf;

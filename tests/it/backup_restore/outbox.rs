@@ -83,8 +83,8 @@ fn restore_parks_unfinished_intents_and_sends_nothing_before_a_retry() {
     assert_eq!((pushes(), harness.sandbox.world().ids().len()), (0, there));
     harness.expect(3, &["status"]);
 
-    // A byte of this create may have been sent: the retry sends the same request under the same
-    // key, so that no second customer is made.
+    // A byte of this create may have been sent. So the retry sends the same request under the same
+    // key, and no second customer is created.
     harness.expect(0, &["intent", "retry", "waits"]);
     assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'waits'"), "waiting");
     harness.expect(3, &["sync"]);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 const HALF_AN_HOUR: i64 = 30 * 60;
 
-/// Longer than a key is used.
+/// Returns a wait after which a create's key is no longer used: it is used for 20 hours.
 fn after_key_expiry() -> SignedDuration {
     SignedDuration::from_hours(21)
 }

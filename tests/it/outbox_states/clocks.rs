@@ -1,4 +1,4 @@
-//! Waits and patience under a wall clock that is wrong for a while.
+//! Waits and the park timer under a wall clock that is wrong for a while.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{FaultEffect, FaultedCall};
@@ -33,7 +33,7 @@ async fn wait_planned_by_a_correct_clock_is_kept() {
 }
 
 #[tokio::test]
-async fn patience_is_measured_by_the_boot_clock() {
+async fn park_timer_is_measured_by_the_boot_clock() {
     for wrong in [YEAR, -YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.waiting().await;
@@ -54,7 +54,7 @@ async fn patience_is_measured_by_the_boot_clock() {
 }
 
 #[tokio::test]
-async fn patience_begun_under_a_wrong_clock_is_corrected_with_the_clock() {
+async fn park_timer_begun_under_a_wrong_clock_is_corrected_with_the_clock() {
     for wrong in [YEAR, -YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.set_wall_by(wrong);
@@ -69,7 +69,7 @@ async fn patience_begun_under_a_wrong_clock_is_corrected_with_the_clock() {
 }
 
 #[tokio::test]
-async fn time_under_a_refused_key_does_not_use_up_patience() {
+async fn time_under_a_refused_key_does_not_count_for_the_park_timer() {
     let mut harness = InProcess::open(1).await;
     harness.waiting().await;
     let refusals = harness.on(FaultedCall::List, FaultEffect::status(401));

@@ -1,4 +1,4 @@
-//! The intents that the engine selects, and the followers of a create that parks.
+//! Which intents are due, and what becomes of intents that wait for a create's customer.
 
 use komoju_testkit::InProcess;
 use serde_json::json;

@@ -109,7 +109,7 @@ async fn not_found_settles_a_delete_and_rejects_an_update() {
     assert_eq!(harness.states(), ["d done", "u rejected"]);
     assert_eq!(harness.detail("u")["code"], "not_found");
     assert_eq!(harness.of("d", "reason"), "the customer was already deleted at KOMOJU");
-    harness.signals.customer_missing.notified().await;
+    harness.signals.extra_sweep.notified().await;
     let deleted = format!(
         "SELECT origin || intent_id FROM changes WHERE kind = 'deleted' AND customer_id = '{}'",
         ids[0]
@@ -186,7 +186,7 @@ async fn retry_after_delays_the_intent_and_is_recorded() {
 }
 
 #[tokio::test]
-async fn waits_double_and_survive_restarts_until_patience_ends() {
+async fn waits_double_and_survive_restarts_until_the_park_timer_ends() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -219,7 +219,7 @@ async fn waits_double_and_survive_restarts_until_patience_ends() {
         "{}",
         harness.of("u", "reason")
     );
-    // An operator's retry starts a new period of patience.
+    // An operator's retry starts the park timer again.
     harness.store().write(|tx| komoju_sync::store::outbox::operator::retry(tx, "u", None)).await.unwrap();
     harness.drain().await;
     assert_eq!(harness.state("u"), "waiting");

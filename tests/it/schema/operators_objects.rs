@@ -1,5 +1,5 @@
-//! An operator's object in the schema that blocks a write: the message names the object, not the
-//! disk.
+//! An operator added an object to the schema (a trigger, an index, a foreign key), and it blocks
+//! our write. The message names that object.
 
 use komoju_testkit::Installation;
 use rusqlite::Connection;

@@ -69,8 +69,8 @@ fn event_is_recognized_after_a_kill() {
         world.update(&id, json!({"email": "changed@example.jp"}));
         (id.clone(), event("e1", &id))
     };
-    // A kill between the commit and the answer is the same for KOMOJU as one just after the answer
-    // that did not arrive: it delivers again.
+    // The daemon is killed after its answer, and the event is delivered again, as if the answer was
+    // lost. A kill between the commit and the answer looks the same to KOMOJU.
     assert_eq!(receiver.deliver(&body), 200);
     receiver.daemon.signal("KILL");
     receiver.daemon.child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! Files that are left, and how they are reported.
+//! Files that are not taken from the spool directory, and how they are reported.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

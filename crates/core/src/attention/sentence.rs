@@ -62,9 +62,11 @@ impl fmt::Display for Attention {
             | Self::LagExceeded { .. } => self.list(f),
             Self::EventsOff { since, reason } => write!(
                 f,
-                "the event list cannot be read since {since}: {reason}; changes are found by sweeps and probes meanwhile"
+                "the event list could not be read since {since}: {reason}; changes are found by sweeps and probes meanwhile"
             ),
-            Self::HintsPaused { until, reason } => write!(f, "not followed until {until}: {reason}"),
+            Self::HintsPaused { until, reason } => {
+                write!(f, "customers that events name are not requested until {until}: {reason}")
+            }
             Self::PushesUnreported { pushes } => write!(
                 f,
                 "none of {} in the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* \

@@ -101,8 +101,8 @@ imprecise_list 0 | - | imprecise: 2 customers are verified by single requests, t
 long_unlisted 0 | - | 1 customer answers and was not listed for three sweeps: a
 long_unlisted 0 | - | 3 customers answer and were not listed for three sweeps: a (and 2 more)
 lag_exceeded 0 | - | reads may lag longer than inbound.consistency_s (120 s), last seen at T: raise it
-events_off 0 | - | the event list cannot be read since T: GET /events page 1: answered HTTP 500; changes are found by sweeps and probes meanwhile
-hints_paused 0 | - | not followed until T: many unknown customers
+events_off 0 | - | the event list could not be read since T: GET /events page 1: answered HTTP 500; changes are found by sweeps and probes meanwhile
+hints_paused 0 | - | customers that events name are not requested until T: many unknown customers
 pushes_unreported 0 | - | none of 3 pushes in the last day was reported as an event: in KOMOJU's dashboard, subscribe a webhook to customer.* (docs/operations.md)
 spool_blocked 0 | - | no file is taken: `chown root spool`
 stuck_file 0 | - | a.txt in outbound.spool_dir: it must end in .json

@@ -1,9 +1,9 @@
 //! A scanner that finds the members of an object and the items of an array without parsing them.
 //!
-//! It is used where the parser fails: to find the customers on a page that contains invalid JSON,
-//! and to find the id of a customer that is unreadable or truncated. Only quotes, brackets, commas
-//! and colons are significant; anything may stand between them. The scanner does not recurse and
-//! does not allocate.
+//! It is used where the parser fails. It finds the customers on a page that contains invalid JSON,
+//! and the id of a customer that is unreadable or truncated. Only quotes, brackets, commas and
+//! colons are significant; anything may stand between them. The scanner does not recurse and does
+//! not allocate.
 
 /// One member of an object or item of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,8 +43,8 @@ pub const SAMPLE: usize = 20;
 /// suspects exceeded the limit.
 pub const COUNTED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// Returns how many suspects a sweep may decide by itself: the larger of a count and a percentage
-/// of the customers that were live before the sweep.
+/// Returns how many suspects a sweep may decide by itself. This is the larger of a count and a
+/// percentage of the customers that were live before the sweep.
 pub fn limit(live_before: u64, max_count: u64, max_percent: u32) -> u64 {
     let share = u128::from(live_before) * u128::from(max_percent) / 100;
     max_count.max(u64::try_from(share).unwrap_or(u64::MAX))

@@ -292,8 +292,8 @@ fn shown<'a>(
     }
 }
 
-/// Finds out whether an update with a token took effect. A token works only once, so the update
-/// parks if the customer does not show an answer.
+/// Finds out whether an update with a token took effect. A token works only once, so the update is
+/// parked if the customer does not show whether it did.
 fn read_back(facts: &AttemptFacts, body: &IntentBody) -> Option<AttemptStep> {
     let (reading, customer) = match shown(facts, facts.open.customer.as_ref()?) {
         Ok(shown) => shown,
@@ -376,9 +376,9 @@ fn conflict(mismatches: &[Mismatch], theirs: &Map<String, Value>, intent: &Inten
     )
 }
 
-/// Commits the server's time before a create's first attempt, which dates its customer. A create
-/// that may have taken effect already is not dated any more: its date is that of an earlier
-/// attempt, or unknown.
+/// Commits the server's time before a create's first attempt. The create's window begins shortly
+/// before that time. A create that may have taken effect already gets no such time any more. It has
+/// the time of an earlier attempt, or the time is unknown.
 fn first_attempt(facts: &AttemptFacts) -> Option<AttemptStep> {
     let open = &facts.open;
     let is_undated = open.is_create()

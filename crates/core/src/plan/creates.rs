@@ -1,11 +1,14 @@
 //! Decides whether a create took effect, if its key is not enough, by the customers created since.
 //!
-//! A customer is a *candidate* if no other intent created it, the mirror did not have it before the
-//! first attempt, and it matches the create. Other customers do not matter, live or gone. With a
-//! tag (a metadata key that carries the intent's id) a customer matches if it carries the id.
-//! Without a tag two results are proof. One is that there is no candidate in a window that shows
-//! all customers it counts. The other is exactly one candidate that equals the request, if no other
-//! open create may have made it. In any other case an operator decides.
+//! The *window* of a create is the list of the API's customers that were created since
+//! [`window_from`].
+//!
+//! A customer is a *candidate* if it matches the create. In addition, no other intent created it,
+//! and the mirror did not have it before the first attempt. Other customers do not matter, live or
+//! gone. With a tag (a metadata key that carries the intent's id) a customer matches if it carries
+//! the id. Without a tag two results are proof. One is that there is no candidate in a window that
+//! shows all customers it counts. The other is exactly one candidate that equals the request, if no
+//! other open create may have made it. In any other case an operator decides.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -16,9 +19,9 @@ use crate::{Customer, CustomerId};
 /// WINDOW_BEGINS_BEFORE controls how long before the first attempt the window begins.
 pub const WINDOW_BEGINS_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 
-/// Returns the begin of the window, from the earlier of our clock (`ours`) and the server's at the
-/// first attempt. Either clock may be ahead, and a window that begins too late hides the create's
-/// customer.
+/// Returns the beginning of the window, from the earlier of our clock (`ours`) and the server's at
+/// the first attempt. Either clock may be ahead, and a window that begins too late hides the
+/// create's customer.
 pub fn window_from(ours: Option<Timestamp>, server: Timestamp) -> Timestamp {
     let first = ours.map_or(server, |ours| ours.min(server));
     first.checked_sub(WINDOW_BEGINS_BEFORE).unwrap_or(Timestamp::MIN)

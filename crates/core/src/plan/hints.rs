@@ -14,8 +14,8 @@ use super::lag::Consistency;
 /// MERGE_WITHIN controls for how long after a request further hints of the customer are merged.
 pub const MERGE_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
-/// MOST_OPEN controls how many hints may wait for their first request. More are dropped, and one
-/// sweep starts: it reads a hundred customers a request.
+/// MOST_OPEN controls how many hints may wait for their first request. If there are more, all of
+/// them are dropped and one sweep starts, because it reads a hundred customers a request.
 pub const MOST_OPEN: u32 = 500;
 
 /// MOST_SECOND_READS controls how many customers may wait for their second request.
@@ -24,21 +24,20 @@ pub const MOST_SECOND_READS: u32 = 500;
 /// AGAIN_AFTER controls when a customer without a usable answer is requested again.
 pub const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
-/// GIVE_UP_AFTER controls for how long a customer without a usable answer is requested again. The
-/// sweeps read it.
+/// GIVE_UP_AFTER controls for how long a customer without a usable answer is requested again. After
+/// that only sweeps read it.
 pub const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
 /// PAUSE_FOR controls for how long hints pause where too many customers are not found.
 pub const PAUSE_FOR: SignedDuration = SignedDuration::from_mins(15);
 
-/// RECENT controls how many answers are counted: more than [`MOST_GONE_PERCENT`] of them without a
-/// customer pause the hints.
+/// RECENT controls how many of the newest answers [`MissingRate`] counts.
 const RECENT: usize = 50;
 
-/// The share of the recent answers that may say that there is no such customer.
+/// MOST_GONE_PERCENT controls how many of these answers may find no customer. More pause the hints.
 const MOST_GONE_PERCENT: usize = 20;
 
-/// What the request of a hinted customer brought.
+/// The answer to the request of a hinted customer, compared with the mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintAnswer {
     /// A change, which is recorded.
@@ -50,8 +49,10 @@ pub enum HintAnswer {
     LeftOut(Timestamp),
     /// No customer, and the mirror has none or it is too young for a conclusion.
     NotFound,
-    /// A deletion that is recorded, held, or left to a push of our own.
-    Settled,
+    /// Nothing that a second request would improve. The deletion of the customer is held, or left
+    /// to a push of our own. Or the mirror has no complete sweep yet. Or the customer is
+    /// unreadable.
+    NothingMore,
     /// A state that something else replaced in the log while it was requested.
     Overtaken,
     /// Nothing that could be used.
@@ -61,14 +62,13 @@ pub enum HintAnswer {
 /// What follows for the hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintStep {
-    /// It is answered.
+    /// The hint is closed: nothing more is requested for it.
     Close,
-    /// The customer is requested again at this time; `is_second` says that this is the second
-    /// request of an answered hint.
+    /// The customer is requested again.
     ReadAt {
-        /// The time.
+        /// The time of the request.
         at: Timestamp,
-        /// Whether it repeats a request that showed nothing new.
+        /// Whether the request repeats one that showed nothing new.
         is_second: bool,
     },
 }
@@ -103,7 +103,7 @@ impl HintedRead {
             return HintStep::ReadAt { at: later(self.requested_at, MERGE_WITHIN), is_second: false };
         }
         match answer {
-            HintAnswer::Recorded | HintAnswer::Settled => HintStep::Close,
+            HintAnswer::Recorded | HintAnswer::NothingMore => HintStep::Close,
             // The second request of a second request would never end.
             HintAnswer::LeftOut(_) if self.is_second => HintStep::Close,
             HintAnswer::LeftOut(until) => HintStep::ReadAt { at: until.max(now), is_second: true },
@@ -134,11 +134,11 @@ pub fn due_at(now: Timestamp, requested_at: Option<Timestamp>) -> Timestamp {
     requested_at.and_then(|at| at.checked_add(MERGE_WITHIN).ok()).map_or(now, |at| at.max(now))
 }
 
-/// The newest answers to requests of hinted customers: whether they found a customer.
+/// How many of the newest requests of hinted customers found no customer.
 #[derive(Clone, Debug, Default)]
-pub struct RecentAnswers(VecDeque<bool>);
+pub struct MissingRate(VecDeque<bool>);
 
-impl RecentAnswers {
+impl MissingRate {
     /// Adds an answer. `is_missing` says that there is no such customer, and that this is not
     /// proven to be a deletion.
     pub fn add(&mut self, is_missing: bool) {
@@ -148,8 +148,8 @@ impl RecentAnswers {
         self.0.push_back(is_missing);
     }
 
-    /// Returns how many of the newest answers found no customer, if that are too many. The answers
-    /// are forgotten then.
+    /// Returns how many of the newest answers found no customer, if these are too many, and then
+    /// forgets all answers. Otherwise returns `None`.
     pub fn take_excess(&mut self) -> Option<usize> {
         let missing = self.0.iter().filter(|is_missing| **is_missing).count();
         if self.0.len() < RECENT || missing * 100 <= RECENT * MOST_GONE_PERCENT {
@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn each_answer_has_its_next_step() {
-        use HintAnswer::{LeftOut, NotFound, Overtaken, Recorded, Settled, Unchanged, Unclear};
+        use HintAnswer::{LeftOut, NotFound, NothingMore, Overtaken, Recorded, Unchanged, Unclear};
         let until = at(1060);
         for (answer, first, second) in [
             (Recorded, HintStep::Close, HintStep::Close),
             (LeftOut(until), again(1060, true), HintStep::Close),
-            (Settled, HintStep::Close, HintStep::Close),
+            (NothingMore, HintStep::Close, HintStep::Close),
             (Unchanged, again(1120, true), HintStep::Close),
             (NotFound, again(1120, true), HintStep::Close),
             (Overtaken, again(1003, false), again(1003, true)),
@@ -227,15 +227,15 @@ mod tests {
 
     #[test]
     fn more_than_a_fifth_of_fifty_answers_without_a_customer_is_an_excess() {
-        let mut recent = RecentAnswers::default();
-        (0..49).for_each(|_| recent.add(true));
-        assert_eq!(recent.take_excess(), None, "fewer than fifty say nothing");
-        let mut recent = RecentAnswers::default();
-        (0..40).for_each(|_| recent.add(false));
-        (0..10).for_each(|_| recent.add(true));
-        assert_eq!(recent.take_excess(), None, "a fifth");
-        recent.add(true);
-        assert_eq!(recent.take_excess(), Some(11));
-        assert_eq!(recent.take_excess(), None, "the answers are forgotten");
+        let mut missing_rate = MissingRate::default();
+        (0..49).for_each(|_| missing_rate.add(true));
+        assert_eq!(missing_rate.take_excess(), None, "fewer than fifty say nothing");
+        let mut missing_rate = MissingRate::default();
+        (0..40).for_each(|_| missing_rate.add(false));
+        (0..10).for_each(|_| missing_rate.add(true));
+        assert_eq!(missing_rate.take_excess(), None, "a fifth");
+        missing_rate.add(true);
+        assert_eq!(missing_rate.take_excess(), Some(11));
+        assert_eq!(missing_rate.take_excess(), None, "the answers are forgotten");
     }
 }

@@ -15,9 +15,9 @@ pub const KEY_TRUSTED_FOR: SignedDuration = SignedDuration::from_hours(20);
 /// How far the key of a create prevents a duplicate customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyTrust {
-    /// A second request under the key is the same create. The lost answer may have been a 5xx,
-    /// which KOMOJU may or may not keep under the key. So the create is not sent again if its
-    /// customer can be found.
+    /// A second request under the key is the same create. The answer that was lost may have been a
+    /// 5xx, and KOMOJU may or may not store that under the key. So the create is sent again only if
+    /// its customer cannot be found.
     Full,
     /// The key is young, but an attempt was answered with a 5xx, or a tag can show the result. The
     /// create is sent again unless the customers since then contradict it.

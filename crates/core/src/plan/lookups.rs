@@ -30,7 +30,7 @@ pub struct LookupBudget {
 }
 
 impl LookupBudget {
-    /// A budget without limits, for deletions that an operator approved.
+    /// A budget without limits.
     pub fn unlimited(kind: PassKind) -> Self {
         Self { kind, left: u64::MAX, unclear: 0, most_unclear: usize::MAX }
     }

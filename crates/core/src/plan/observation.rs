@@ -9,8 +9,8 @@ use super::comparison;
 use super::lag::{self, Consistency, DeferredRead, ReadReason, RecentChange};
 use crate::{ChangeKind, Customer, CustomerId, MirrorRow, Source};
 
-/// PUSH_DURATION controls how long after a read a customer with a push in progress is requested
-/// again at least.
+/// PUSH_DURATION controls how soon a customer with a push in progress is requested again: at the
+/// earliest this long after the read.
 const PUSH_DURATION: SignedDuration = SignedDuration::from_secs(1);
 
 /// What is known about the customer when the read is compared.

@@ -8,8 +8,8 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 pub const TRIES: usize = 10;
 
 /// Returns the waits between this number of tries: 100 ms, doubling to 5 s. `jitter` returns
-/// numbers from 0 to 1 and changes each wait by up to a fifth, so that many daemons do not send at
-/// the same time.
+/// numbers from 0 to 1 and changes each wait by up to a fifth. So many daemons do not send at the
+/// same time.
 pub fn waits(tries: usize, mut jitter: impl FnMut() -> f64) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))

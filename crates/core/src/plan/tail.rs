@@ -1,7 +1,7 @@
 //! The events tail: which page of the event list is read next, and how often the list is read.
 //!
-//! The list is newest first, as far as is known. It is read from the cursor minus [`OVERLAP`], so
-//! that an event that appears late, or twice, or out of order is read all the same. Its `total` and
+//! The list is newest first, as far as is known. It is read from the cursor minus [`OVERLAP`]. So
+//! an event that appears late, twice, or out of order is read all the same. Its `total` and
 //! `last_page` are not trusted.
 
 use std::time::Duration;
@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 /// OVERLAP controls how far before the cursor the event list is read.
 pub const OVERLAP: SignedDuration = SignedDuration::from_secs(300);
 
-/// MOST_PAGES controls how many pages of the event list are read at once. Where more are new, a
-/// sweep reads the customers faster.
+/// MOST_PAGES controls how many pages of the event list are read at once. If more pages are new, a
+/// sweep is started, because it reads the customers faster.
 pub const MOST_PAGES: u64 = 20;
 
 /// QUIET_AFTER controls how long after the last event the list is read at the slower pace.

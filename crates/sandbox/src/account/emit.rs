@@ -1,4 +1,4 @@
-//! Owns what becomes of an event: its `data`, its place in the log, and its deliveries.
+//! Emits an event: builds its `data`, and passes it to the log and the deliveries.
 
 use jiff::Timestamp;
 use rand::Rng;

@@ -1,4 +1,4 @@
-//! Owns the event log of an account. Lists show the newest events first.
+//! The event log of an account. Lists show the newest events first.
 //!
 //! An event is a change of a customer, or an event that a test emits. The readings of its time
 //! decide when the list shows it, at which place and how often.

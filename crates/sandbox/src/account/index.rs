@@ -1,4 +1,4 @@
-//! Owns the orders in which customers are listed: by creation, by id, and as a fault moved them.
+//! The orders in which customers are listed: by creation, by id, and as a fault moved them.
 //!
 //! The order of creation always exists. The other two are built at first use, because only a
 //! reading or a fault needs them. A change drops the order by id; the next list builds it again.

@@ -1,4 +1,4 @@
-//! Owns the order of keys in JSON objects, as KOMOJU writes them.
+//! The order of keys in JSON objects, as KOMOJU writes them.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;

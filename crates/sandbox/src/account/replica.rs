@@ -1,4 +1,4 @@
-//! Owns a copy of the customers that lags: it receives each change after a fixed time.
+//! A copy of the customers that lags: it receives each change after a fixed time.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Owns the customers of an account at one time, and applies changes to them.
+//! The customers of an account at one time. This module applies changes to them.
 //!
 //! A row is a number. A seeded row stores nothing until it changes. A deleted row keeps its last
 //! state, so that a test can restore it. [`super::index`] decides the order of lists.

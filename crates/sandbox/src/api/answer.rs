@@ -1,4 +1,4 @@
-//! Owns the answers of the API before they are sent, and KOMOJU's error bodies.
+//! The answers of the API before they are sent, and KOMOJU's error bodies.
 
 use bytes::Bytes;
 use hyper::StatusCode;

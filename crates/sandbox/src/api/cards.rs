@@ -1,4 +1,4 @@
-//! Owns payment details: a token or a card object becomes a card.
+//! Payment details: a token or a card object becomes a card.
 //!
 //! Any text that begins with `tok_` is a token, and its card is derived from the text. The tokens
 //! `tok_card_declined`, `tok_card_expired`, `tok_exceeds_limit` and `tok_bad_verification_value`,

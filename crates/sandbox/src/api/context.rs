@@ -1,4 +1,4 @@
-//! Owns what every call needs: time, readings, account, counters and the request.
+//! What every call needs: time, readings, account, counters and the request.
 
 use jiff::Timestamp;
 

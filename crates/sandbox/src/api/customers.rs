@@ -1,4 +1,4 @@
-//! Owns the calls that read and write one customer, as KOMOJU's documents and SDKs describe them.
+//! The calls that read and write one customer, as KOMOJU's documents and SDKs describe them.
 
 use hyper::StatusCode;
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! Owns the calls that list and show events.
+//! The calls that list and show events.
 
 use hyper::StatusCode;
 use serde_json::Value;

@@ -1,10 +1,10 @@
-//! Owns request bodies: JSON, or a form with bracketed names such as `metadata[order_id]=x`.
+//! Request bodies: JSON, or a form with bracketed names such as `metadata[order_id]=x`.
 //!
 //! A body without a type is a form: KOMOJU's own Node sample sends one.
 //!
-//! The brackets are parsed here and not by `serde_qs`: without types it reads `metadata[0]=x` as a
-//! list, refuses `metadata[7]=x`, makes a list of a repeated field, and reads `email` without `=`
-//! as null.
+//! The brackets are parsed here and not by `serde_qs`. Without types it reads `metadata[0]=x` as a
+//! list and refuses `metadata[7]=x`. It makes a list of a repeated field, and reads `email` without
+//! `=` as null.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Owns the store behind `X-KOMOJU-IDEMPOTENCY`.
+//! The store behind `X-KOMOJU-IDEMPOTENCY`.
 //!
 //! A key belongs to an account. It is valid for 24 hours after its first use, by the sandbox's
 //! clock. After that a request with the same key is a new request, and its work is done again. So a

@@ -1,4 +1,4 @@
-//! Owns the keys: HTTP Basic authentication selects the account of a request.
+//! The keys: HTTP Basic authentication selects the account of a request.
 
 use std::collections::HashMap;
 

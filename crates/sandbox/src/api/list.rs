@@ -1,4 +1,4 @@
-//! Owns the call that lists customers.
+//! The call that lists customers.
 
 use super::answer::ApiAnswer;
 use super::context::Context;

@@ -1,4 +1,4 @@
-//! Owns what the calls below `/_sandbox/` share: parameters, bodies, and the common answers.
+//! What the calls below `/_sandbox/` share: parameters, bodies, and the common answers.
 
 use hyper::StatusCode;
 use serde::de::DeserializeOwned;

@@ -1,4 +1,4 @@
-//! Owns the calls that read and change customers without the checks of the API.
+//! The calls that read and change customers without the checks of the API.
 
 use super::answered::{ControlAnswer, account, body, done, parameter};
 use crate::account::SandboxAccount;

@@ -1,4 +1,4 @@
-//! Owns the calls that read and emit events.
+//! The calls that read and emit events.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,4 +1,4 @@
-//! Owns the calls about faults, clock, readings, keys and the request log.
+//! The calls about faults, clock, readings, keys and the request log.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Owns the calls about webhooks and their deliveries.
+//! The calls about webhooks and their deliveries.
 
 use std::sync::Arc;
 

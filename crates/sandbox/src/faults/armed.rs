@@ -1,4 +1,4 @@
-//! Owns the injected faults: which of them fire for a request, and their counters.
+//! The injected faults: which of them fire for a request, and their counters.
 
 use std::collections::BTreeMap;
 

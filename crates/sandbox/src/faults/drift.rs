@@ -1,4 +1,4 @@
-//! Owns the faults that change customers between two pages of a list.
+//! The faults that change customers between two pages of a list.
 //!
 //! A client reads pages by number while the list changes. After a delete on a page that it has
 //! read, the first customer of the next page moves onto that page, and the client misses it. After

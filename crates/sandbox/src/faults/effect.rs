@@ -1,4 +1,4 @@
-//! Owns the effects that a fault can have.
+//! The effects that a fault can have.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

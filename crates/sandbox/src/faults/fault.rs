@@ -1,4 +1,4 @@
-//! Owns the fault: an effect, and the requests that it matches.
+//! The fault: an effect, and the requests that it matches.
 
 use serde::{Deserialize, Serialize};
 

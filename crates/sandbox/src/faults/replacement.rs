@@ -1,4 +1,4 @@
-//! Owns the answers that an effect sends in place of the API's own.
+//! The answers that an effect sends in place of the API's own.
 
 use bytes::Bytes;
 use hyper::StatusCode;

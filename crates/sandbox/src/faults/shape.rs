@@ -1,4 +1,4 @@
-//! Owns the faults that change a list: its customers and its pages.
+//! The faults that change a list: its customers and its pages.
 
 use std::collections::HashSet;
 

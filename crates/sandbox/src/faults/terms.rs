@@ -1,4 +1,4 @@
-//! Owns the values inside an effect: bodies, redirects, how a connection ends, drift.
+//! The parameters of a fault's effect: bodies, redirects, how a connection ends, drift.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

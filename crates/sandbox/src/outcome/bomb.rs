@@ -1,4 +1,4 @@
-//! Owns a gzip stream that is small when sent and very large when decompressed.
+//! A gzip stream that is small when sent and very large when decompressed.
 //!
 //! One piece of spaces is compressed once and sent repeatedly. The stream ends without a checksum,
 //! because no client should read to its end.

@@ -1,4 +1,4 @@
-//! Owns the bijection between the number of a seeded customer and its id.
+//! The bijection between the number of a seeded customer and its id.
 
 use crate::random::DIGITS;
 

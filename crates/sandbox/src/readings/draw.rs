@@ -1,4 +1,4 @@
-//! Owns random combinations of readings.
+//! Random combinations of readings.
 
 use std::num::{NonZeroU32, NonZeroU64};
 

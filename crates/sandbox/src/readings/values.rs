@@ -1,4 +1,4 @@
-//! Owns the values of each reading.
+//! The values of each reading.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -112,7 +112,7 @@ reading! {
 reading! {
     /// Whether an answer shows the saved payment details.
     Source {
-        /// It does.
+        /// `source` has the saved payment details.
         Shown,
         /// `source` is always null.
         Hidden,
@@ -122,9 +122,9 @@ reading! {
 reading! {
     /// The effect of PATCH on metadata keys that it does not name.
     Metadata {
-        /// They are kept.
+        /// The other keys are kept.
         Merged,
-        /// They are removed.
+        /// The other keys are removed.
         Replaced,
     }
 }
@@ -132,11 +132,11 @@ reading! {
 reading! {
     /// The effect of PATCH with `"email": null`.
     NullEmail {
-        /// It removes the email.
+        /// PATCH removes the email.
         Clears,
-        /// None.
+        /// PATCH leaves the email unchanged.
         Ignored,
-        /// 422.
+        /// The answer is 422.
         Refused,
     }
 }
@@ -144,9 +144,9 @@ reading! {
 reading! {
     /// Whether a create needs `payment_details`.
     PaymentDetails {
-        /// It does not.
+        /// A create without `payment_details` succeeds.
         Optional,
-        /// It does; without them the answer is 422 `missing_parameter`.
+        /// The answer to a create without `payment_details` is 422 `missing_parameter`.
         Required,
     }
 }
@@ -176,9 +176,9 @@ reading! {
 reading! {
     /// Whether a bound of time is part of its range.
     Edge {
-        /// It is.
+        /// A time that equals the bound is in the range.
         Inclusive,
-        /// It is not.
+        /// A time that equals the bound is outside the range.
         Exclusive,
     }
 }
@@ -186,11 +186,11 @@ reading! {
 reading! {
     /// Which events are kept for the list of events.
     Events {
-        /// All.
+        /// All events are kept.
         Kept,
-        /// Those that a webhook subscribes to when they happen.
+        /// An event is kept if a webhook subscribes to it when it happens.
         WithWebhook,
-        /// None: the list of events is empty. Webhooks deliver them.
+        /// No event is kept: the list of events is empty. Webhooks deliver the events.
         Dropped,
     }
 }
@@ -216,7 +216,7 @@ pub enum EventAnswers {
     /// 403 with a page of the firewall.
     #[serde(rename = "html_403")]
     Html403,
-    /// None until this reading changes. The connection stays open.
+    /// No answer until this reading changes. The connection stays open.
     Hang,
 }
 
@@ -282,9 +282,9 @@ reading! {
     ListTimes {
         /// The requested ones, or null.
         Echoed,
-        /// They are absent.
+        /// Both members are absent.
         Absent,
-        /// They are null.
+        /// Both members are null.
         Null,
         /// The requested ones, or 1970 and now.
         Filled,
@@ -295,9 +295,9 @@ reading! {
     /// The order of customers that were created within the same second. The order of ids has no
     /// ties.
     Ties {
-        /// It is always the same.
+        /// The order is always the same.
         Stable,
-        /// It differs for each request, as without a second column in `ORDER BY`.
+        /// The order differs for each request, as without a second column in `ORDER BY`.
         Unstable,
     }
 }
@@ -305,7 +305,7 @@ reading! {
 reading! {
     /// Whether each page shows one customer twice. Seed and page decide which one.
     Repeated {
-        /// It does not.
+        /// No customer is repeated.
         Never,
         /// The customer is repeated after itself, so the page is one longer.
         Added,
@@ -331,9 +331,9 @@ reading! {
 reading! {
     /// Whether the list contains deleted customers.
     DeletedListed {
-        /// It does not.
+        /// Deleted customers are not listed.
         Never,
-        /// It does, with `"deleted": true`, and `total` counts them.
+        /// Deleted customers are listed with `"deleted": true`, and `total` counts them.
         Flagged,
     }
 }

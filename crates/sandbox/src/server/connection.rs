@@ -1,4 +1,4 @@
-//! Owns the listener, the connections and the routes of the API.
+//! The listener, the connections and the routes of the API.
 //!
 //! `axum::serve` is not used, because a fault may reset the connection of a request. hyper passes
 //! requests to axum's router, and each handler returns an [`RequestOutcome`]. The code that has the

@@ -1,4 +1,4 @@
-//! Owns the first answers to lists, which are repeated from memory.
+//! The first answers to lists, which are repeated from memory.
 //!
 //! Benchmarks use them, so that they measure the client and not the sandbox.
 

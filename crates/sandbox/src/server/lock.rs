@@ -1,5 +1,5 @@
-//! Owns the lock around the world. A thread that takes it twice panics, where a plain mutex would
-//! block without end.
+//! The lock around the world. A thread that takes it twice panics, where a plain mutex would block
+//! without end.
 //!
 //! The mistake is easy to make: in `(sandbox.world().len(), sandbox.world().creates())` both guards
 //! live until the end of the expression.

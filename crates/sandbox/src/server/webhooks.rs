@@ -1,4 +1,4 @@
-//! Owns the tasks that send the deliveries of webhooks, one task for each webhook.
+//! The tasks that send the deliveries of webhooks, one task for each webhook.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Owns the record of one delivery.
+//! The record of one delivery.
 
 use serde::Serialize;
 

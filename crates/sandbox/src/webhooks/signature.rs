@@ -1,4 +1,4 @@
-//! Owns the signature of a delivery.
+//! The signature of a delivery.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Owns the receivers of deliveries, which are on this machine, and the request to a receiver.
+//! The receivers of deliveries, which are on this machine, and the request to a receiver.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

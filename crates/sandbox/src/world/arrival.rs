@@ -1,8 +1,8 @@
-//! Owns a request between its arrival and its answer.
+//! A request between its arrival and its answer.
 //!
-//! A request locks the world twice: when it arrives (faults fire, the key is checked, the
-//! idempotency key is taken) and, after any delay, when it takes effect. Between the two the world
-//! is not locked, so other requests run meanwhile.
+//! A request locks the world twice. First it arrives: faults fire, the key is checked, and the
+//! idempotency key is taken. Then, after any delay, it takes effect. Between the two the world is
+//! not locked, so other requests run meanwhile.
 
 use std::time::Duration;
 

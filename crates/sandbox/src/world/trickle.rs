@@ -1,4 +1,4 @@
-//! Owns single plausible changes, as in an active shop.
+//! Single plausible changes, as in an active shop.
 
 use rand::Rng;
 use serde_json::{Value, json};

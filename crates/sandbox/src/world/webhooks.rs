@@ -1,4 +1,4 @@
-//! Owns the webhooks of all accounts, as tests and their tasks use them.
+//! The webhooks of all accounts, as tests and their tasks use them.
 
 use std::sync::Arc;
 

@@ -162,7 +162,7 @@ impl<R: EventRemote> Pull<R> {
             for row in rows {
                 let Some(suspect) = suspects.get(&row) else { continue };
                 let id = &suspect.hint.id;
-                let seq = view.find(id)?.map_or(0, |stored| stored.standing.seq);
+                let seq = view.find(id)?.map_or(0, |stored| stored.mirror_row.seq);
                 // Another answer was applied meanwhile, and it may be newer.
                 if seq != suspect.hint.seq {
                     recorded.answers.insert(row, HintAnswer::Overtaken);
@@ -173,7 +173,7 @@ impl<R: EventRemote> Pull<R> {
                     || unlisted::has_push_open(view.conn(), id.as_str())?
                     || view.is_unsettled(id)?
                 {
-                    recorded.answers.insert(row, HintAnswer::Settled);
+                    recorded.answers.insert(row, HintAnswer::NothingMore);
                     continue;
                 }
                 if deleted.len() as u64 == room {
@@ -189,14 +189,14 @@ impl<R: EventRemote> Pull<R> {
         let cause = self.cause(Origin::Event, None);
         let applied = self.plan_and_apply(cause, plan, move |tx, (_, deleted), _| {
             for (hint, requested_at) in deleted {
-                in_flight.read_applied(&hint.id);
+                in_flight.note_applied_read(&hint.id);
                 let settle = Settling { hint: hint.clone(), requested_at: *requested_at, now, consistency };
                 settle.with(tx, HintAnswer::Recorded)?;
             }
             Ok(())
         });
         let ((recorded, deleted), _) = applied.await?;
-        self.recent.with(|recent| deleted.iter().for_each(|_| recent.add(false)));
+        self.missing_rate.with(|missing_rate| deleted.iter().for_each(|_| missing_rate.add(false)));
         Ok(recorded)
     }
 
@@ -211,18 +211,20 @@ impl<R: EventRemote> Pull<R> {
         let held_rows: HashSet<i64> = findings.held.iter().flat_map(|(rows, _)| rows).copied().collect();
         let held: u64 = findings.held.iter().map(|(rows, _)| rows.len() as u64).sum();
         if held > 0 {
+            let are = if held == 1 { "is" } else { "are" };
             tracing::warn!(
                 customers = held,
-                "{} that events reported not recorded: see `komoju-sync deletions list`",
+                "{} that events reported {are} held: see `komoju-sync deletions list`",
                 count(held, "deletion")
             );
-            self.recent.with(|recent| (0..held).for_each(|_| recent.add(true)));
+            self.missing_rate.with(|missing_rate| (0..held).for_each(|_| missing_rate.add(true)));
         }
         let settling: Vec<(Settling, HintAnswer)> = suspects
             .iter()
             .filter(|(row, _)| answers.get(row) != Some(&HintAnswer::Recorded))
             .map(|(row, suspect)| {
-                let other = if held_rows.contains(row) { HintAnswer::Settled } else { HintAnswer::Unclear };
+                let other =
+                    if held_rows.contains(row) { HintAnswer::NothingMore } else { HintAnswer::Unclear };
                 let answer = answers.get(row).copied().unwrap_or(other);
                 (self.settling(suspect.hint.clone(), suspect.request.requested_at()), answer)
             })

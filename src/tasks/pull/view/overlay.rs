@@ -77,7 +77,7 @@ pub(super) struct PlannedCustomer {
 
 impl PlannedCustomer {
     fn size(&self) -> usize {
-        self.stored.standing.body.as_ref().map_or(0, String::len)
+        self.stored.mirror_row.body.as_ref().map_or(0, String::len)
     }
 }
 

@@ -71,10 +71,10 @@ pub struct AbsenceCheck {
 }
 
 impl AbsenceCheck {
-    /// A check of a sweep's suspects, followed by the customers whose deletion is already held.
+    /// Creates a check of the suspects, followed by the customers whose deletion is already held.
     /// Both lists are in random order, so that their first entries are a random sample. `verified`
-    /// gives the sweep in which an unlisted suspect last answered. Suspects that were verified
-    /// longest ago, or never, are requested first.
+    /// maps a suspect to the sweep in which it last answered a request of its own. Suspects that
+    /// never answered are requested first, then those whose last answer is the oldest.
     pub fn of_sweep(
         plan: AbsencePlan,
         mut suspects: Vec<i64>,

@@ -1,4 +1,4 @@
-//! Owns imprecise lists: the rows of a page, and the totals in its envelope.
+//! Imprecise lists: the rows of a page, and the totals in its envelope.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Owns the parameters of a list, the page that they select, and the envelope of the answer.
+//! The parameters of a list, the page that they select, and the envelope of the answer.
 
 use std::ops::Range;
 

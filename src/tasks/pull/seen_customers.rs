@@ -13,9 +13,9 @@ const KEPT: usize = 32;
 
 /// The customers that a pass saw, and whether their sources were shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct SeenCustomers {
     /// The rows that any round listed.
-    pub(super) seen: RowSet,
+    pub(super) rows: RowSet,
     /// The rows that this round listed.
     round: RowSet,
     /// The digests of listed customers that have no row to mark: unreadable, listed as deleted, or
@@ -34,7 +34,7 @@ pub(super) struct Marks {
     pub(super) reformatted: Vec<Reformatted>,
 }
 
-impl Marks {
+impl SeenCustomers {
     /// Marks a row as listed. If a customer is listed twice, the later source counts.
     pub(super) fn see(&mut self, row: i64, source: Source) {
         self.list(row);
@@ -55,7 +55,7 @@ impl Marks {
     }
 
     fn list(&mut self, row: i64) {
-        self.seen.insert(row);
+        self.rows.insert(row);
         self.round.insert(row);
     }
 
@@ -123,26 +123,30 @@ mod tests {
 
     #[test]
     fn one_page_gives_three_canaries_and_a_long_list_a_bounded_number() {
-        let mut marks = Marks::default();
-        marks.keep_canaries(&page(0..5), 7);
-        let mut kept = marks.canaries.clone();
+        let mut seen_customers = SeenCustomers::default();
+        seen_customers.keep_canaries(&page(0..5), 7);
+        let mut kept = seen_customers.canaries.clone();
         kept.sort();
         kept.dedup();
         assert_eq!(kept.len(), 3);
         for n in 1..100 {
-            marks.keep_canaries(&page(n * 10..n * 10 + 10), u64::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            seen_customers
+                .keep_canaries(&page(n * 10..n * 10 + 10), u64::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         }
-        assert_eq!(marks.canaries.len(), KEPT);
+        assert_eq!(seen_customers.canaries.len(), KEPT);
     }
 
     #[test]
     fn later_listing_of_a_customer_decides_its_source() {
-        let mut marks = Marks::default();
-        marks.see(1, Source::Retained);
-        marks.see(1, Source::Shown);
-        marks.see(2, Source::Shown);
-        marks.see(2, Source::Retained);
-        assert_eq!((marks.null_listed.iter().collect::<Vec<_>>(), marks.seen.len()), (vec![2], 2));
-        assert!(marks.any_source);
+        let mut seen_customers = SeenCustomers::default();
+        seen_customers.see(1, Source::Retained);
+        seen_customers.see(1, Source::Shown);
+        seen_customers.see(2, Source::Shown);
+        seen_customers.see(2, Source::Retained);
+        assert_eq!(
+            (seen_customers.null_listed.iter().collect::<Vec<_>>(), seen_customers.rows.len()),
+            (vec![2], 2)
+        );
+        assert!(seen_customers.any_source);
     }
 }
