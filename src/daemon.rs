@@ -58,15 +58,6 @@ pub use systemd::notify_waiting;
 /// all of them.
 const MOST_STATUS_REQUESTS: usize = 64;
 
-/// The loops that must make progress, as messages name them.
-const LOOPS: [&str; 5] = [
-    "reading KOMOJU's customers",
-    "pushing intents",
-    "taking files",
-    "reading events",
-    "requesting customers that events name",
-];
-
 /// Everything that works on one database with one key, ready to run passes.
 pub struct App {
     store: Arc<Store>,
@@ -207,7 +198,7 @@ impl App {
                     round.clone(),
                 )
             }),
-            heartbeats: LOOPS.map(Heartbeat::of),
+            heartbeats: systemd::LOOPS.map(Heartbeat::of),
             request_timeout: config.api.request_timeout(),
             database: store.path().to_owned(),
             statuses: watch::Sender::new(None),

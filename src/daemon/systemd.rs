@@ -19,9 +19,18 @@ use crate::store::sibling;
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
 /// ALLOWANCE controls how long a loop may make no progress, in addition to the time of one request.
-/// The slowest rate limit, the turns of the other shares, and the longest wait between two tries fit
-/// into it.
+/// The slowest rate limit, the turns of the other shares, and the longest wait between two tries
+/// fit into it.
 const ALLOWANCE: Duration = Duration::from_secs(180);
+
+/// The loops that must make progress, as messages name them.
+pub(super) const LOOPS: [&str; 5] = [
+    "reading KOMOJU's customers",
+    "pushing intents",
+    "taking files",
+    "reading events",
+    "requesting customers that events name",
+];
 
 /// CHECK_EVERY controls how often the heartbeats are checked without a watchdog.
 const CHECK_EVERY: Duration = Duration::from_secs(30);

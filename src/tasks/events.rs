@@ -105,7 +105,11 @@ impl<R: EventRemote> EventTail<R> {
     pub async fn read(&self, memory: &mut TailMemory) -> Result<TailReport, StoreError> {
         // The passes find out whether the key is accepted, and whether it reads this account.
         let key = Arc::clone(&self.key);
-        if !self.store.read(move |conn| account::is_accepted(conn, &key)).await? {
+        if !self
+            .store
+            .read(move |conn| account::is_accepted(conn, |salt| key.salted_fingerprint(salt)))
+            .await?
+        {
             return Ok(TailReport { wait: self.settings.fastest, ..TailReport::default() });
         }
         let now = self.clock.elapsed();

@@ -1,4 +1,5 @@
-//! Invariant 18: an event is a hint, never data. It causes one GET of its customer and nothing else.
+//! Invariant 18: an event is a hint, never data. It causes one GET of its customer and nothing
+//! else.
 //!
 //! Promises: invariant 18
 

@@ -85,7 +85,7 @@ fn migrated_database_has_the_schema_of_a_new_one_and_keeps_its_rows() {
         assert_eq!(rows(&conn, &table, &kept), before, "{table}");
     }
     let set = "SELECT schema_version || ' ' || left_over_tokens || ' ' || (wipe_since IS NOT NULL) FROM meta";
-    assert_eq!(column(&conn, set), ["4 1 1"]);
+    assert_eq!(column(&conn, set), ["5 1 1"]);
     let verified = verify(&Reader::open(&path).unwrap(), None).unwrap();
     assert_eq!(verified.finding_count, 0, "the log still folds to the mirror");
     let unlike = "SELECT id FROM intents JOIN outbox USING (position) WHERE followed_state IS NOT state";
@@ -119,7 +119,11 @@ fn foreign_insert_update_and_delete_is_refused_on_every_table() {
         "INSERT INTO unreadable_customer (key, reason, first_seen_at, last_seen_at) VALUES ('id:x', 'r', 't', 't');
          INSERT INTO busy_field (field, customers, seen, sweeps, since) VALUES ('f', 1, 1, 1, 't');
          INSERT INTO unlisted (customer_id, since_sweep, verified_sweep, verified_at) VALUES ('c', 1, 1, 't');
-         INSERT INTO recheck (customer_id, due_at) VALUES ('c', 't')",
+         INSERT INTO recheck (customer_id, due_at) VALUES ('c', 't');
+         INSERT INTO event (id, event_at, seen_at, is_open) VALUES ('e', 't', 't', 1);
+         INSERT INTO hint (customer_id, first_at, is_second, hints) VALUES ('c', 't', 0, 1);
+         INSERT INTO change_event (seq, event_at, seen_at) VALUES (1, 't', 't');
+         INSERT INTO recall (day, changes, reported) VALUES ('d', 1, 1)",
     )
     .unwrap();
     drop(ours);

@@ -223,8 +223,8 @@ impl InProcess {
         self.pull().sweep().await.unwrap()
     }
 
-    /// Returns an events tail of the local KOMOJU with this many events a page, and the waits of the
-    /// default configuration.
+    /// Returns an events tail of the local KOMOJU with this many events a page, and the waits of
+    /// the default configuration.
     pub fn tail(&self, per_page: u32) -> EventTail<Http> {
         let settings =
             TailSettings { per_page, fastest: Duration::from_secs(10), slowest: Duration::from_secs(60) };

@@ -4,10 +4,12 @@ use super::api::ApiAnswers;
 use super::database::DatabaseContent;
 use super::{DoctorFinding, Exit};
 use crate::cli::print::count;
+use crate::daemon::status::EventsStatus;
 use komoju_core::intent::lifecycle::IntentState;
 use komoju_core::{Attention, Severity};
 
 const CHECK: &str = "state";
+const EVENTS: &str = "events";
 const LIST: &str = "list";
 
 /// What `doctor` knows in addition to the database.
@@ -32,8 +34,35 @@ pub(super) fn check(
     let context = StateContext { is_accepted: asked.is_some_and(ApiAnswers::is_accepted), is_in_use };
     let list = status.list.is_imprecise().then(|| imprecise_list(&status.attention));
     let others = status.attention.iter().filter_map(lag_or_wipe);
+    let events = events(&status.events, &status.attention);
     let state = classify(&status.attention, context, status.count_in(IntentState::Rejected));
-    list.into_iter().chain(others).chain([state]).collect()
+    list.into_iter().chain(others).chain(events).chain([state]).collect()
+}
+
+/// Returns what events report, and what keeps them from it. No finding fails: sweeps find every
+/// change.
+fn events(events: &EventsStatus, attention: &[Attention]) -> Vec<DoctorFinding> {
+    let warn = |attention: &Attention| {
+        let advice = match attention {
+            Attention::EventsOff { .. } => {
+                "nothing has to be done. For a mirror that is fresh within seconds, set up a webhook \
+                 (docs/operations.md)"
+            }
+            Attention::HintsPaused { .. } => {
+                "compare the mode of the webhook in KOMOJU's dashboard (test or live) with the key"
+            }
+            Attention::PushesUnreported { .. } => {
+                "subscribe a webhook to customer.*: KOMOJU may keep events only for webhooks"
+            }
+            _ => return None,
+        };
+        Some(DoctorFinding::warn(EVENTS, attention.to_string(), advice))
+    };
+    let mut findings: Vec<DoctorFinding> = attention.iter().filter_map(warn).collect();
+    if findings.is_empty() {
+        findings.extend(events.sentence().map(|sentence| DoctorFinding::ok(EVENTS, sentence)));
+    }
+    findings
 }
 
 /// Returns the finding about an imprecise list. Only an API that ignores `page` needs an operator.

@@ -102,16 +102,12 @@ impl EventsStatus {
         let (changes, missed) = (self.changes, self.missed());
         let by_sweeps = match missed {
             0 => String::new(),
-            1 => "; 1 was found by sweeps and probes only".to_owned(),
-            n => format!("; {n} were found by sweeps and probes only"),
+            1 => "; 1 was found by sweeps only".to_owned(),
+            n => format!("; {n} were found by sweeps only"),
         };
-        let (reported, were) = (self.reported, if self.reported == 1 { "was" } else { "were" });
         Some(match changes {
             0 => format!("no change was found since {since}"),
-            n => format!(
-                "{reported} of {} since {since} {were} reported as events{by_sweeps}",
-                count(n, "change")
-            ),
+            n => format!("reported {} of {} since {since}{by_sweeps}", self.reported, count(n, "change")),
         })
     }
 

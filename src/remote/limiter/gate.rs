@@ -31,7 +31,8 @@ impl Share {
     }
 }
 
-/// MOST_CREDIT controls how many turns in a row hints may take: as many as they left to passes before.
+/// MOST_CREDIT controls how many turns in a row hints may take: as many as they left to passes
+/// before.
 const MOST_CREDIT: u32 = 16;
 
 /// The shares that wait at the gate, and those that were admitted last.

@@ -204,8 +204,8 @@ pub struct PushRecall {
     pub reported: u64,
 }
 
-/// Returns how many of our newest pushes KOMOJU reported: those of the last day that were made up to
-/// `until`.
+/// Returns how many of our newest pushes KOMOJU reported: those of the last day that were made up
+/// to `until`.
 pub fn of_pushes(conn: &Conn, until: Timestamp) -> Result<PushRecall, StoreError> {
     let Some(counted_from) = counted_from(conn)? else { return Ok(PushRecall::default()) };
     let since = until.checked_sub(SignedDuration::from_hours(24)).unwrap_or(Timestamp::MIN);

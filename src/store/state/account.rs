@@ -4,7 +4,6 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::events;
-use crate::secret::SecretKey;
 use crate::store::log::hints;
 use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx, read};
@@ -39,14 +38,14 @@ pub fn load(conn: &Conn) -> Result<Option<BoundAccount>, StoreError> {
     Ok(found.optional()?)
 }
 
-/// Returns whether this key is the one that the database is bound to, and is neither refused nor in
-/// doubt.
-pub fn is_accepted(conn: &Conn, key: &SecretKey) -> Result<bool, StoreError> {
+/// Returns whether a key is the one that the database is bound to, and is neither refused nor in
+/// doubt. `fingerprint` gives the key's fingerprint with a salt.
+pub fn is_accepted(conn: &Conn, fingerprint: impl Fn(&[u8]) -> Hash) -> Result<bool, StoreError> {
     if read::obstacles(conn)?.0.is_some() {
         return Ok(false);
     }
     Ok(load(conn)?.is_some_and(|account| {
-        account.stopped.is_none() && account.fingerprint == key.salted_fingerprint(&account.salt)
+        account.stopped.is_none() && account.fingerprint == fingerprint(&account.salt)
     }))
 }
 

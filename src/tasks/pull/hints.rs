@@ -238,8 +238,8 @@ impl<R: EventRemote> Pull<R> {
         Ok(())
     }
 
-    /// Returns what the mirror says of a customer that the API does not find. `times` is when it was
-    /// requested, by our clock and the server's.
+    /// Returns what the mirror says of a customer that the API does not find. `times` is when it
+    /// was requested, by our clock and the server's.
     async fn absent(
         &self,
         hint: &DueHint,

@@ -68,7 +68,7 @@ pub(super) fn due_time(clock: &dyn Clock) -> DueTimes {
 /// Returns whether anything may be pushed: pushing is on, and the key is this account's and not
 /// refused.
 pub(super) fn may_push(conn: &Conn, enabled: bool, key: &SecretKey) -> Result<bool, StoreError> {
-    Ok(enabled && account::is_accepted(conn, key)?)
+    Ok(enabled && account::is_accepted(conn, |salt| key.salted_fingerprint(salt))?)
 }
 
 fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {

@@ -89,7 +89,8 @@ fn assert_recorded_without_a_sweep(harness: &Installation) {
 #[test]
 fn kill_between_event_and_answer_loses_nothing() {
     let calls = [
-        // The events are not read yet, read and not stored, or stored and the customer not requested.
+        // The events are not read yet, read and not stored, or stored and the customer not
+        // requested.
         Fault::new(FaultEffect::Hold).call(FaultedCall::Events),
         Fault::new(FaultEffect::Drip { every_ms: 1000, bytes: 1 }).call(FaultedCall::Events),
         Fault::new(FaultEffect::Hold).call(FaultedCall::Show),

@@ -1,5 +1,5 @@
-//! A hinted customer that the API does not find: the evidence, the canary, the limit and the holds of
-//! a sweep.
+//! A hinted customer that the API does not find: the evidence, the canary, the limit and the holds
+//! of a sweep.
 
 use std::time::Duration;
 

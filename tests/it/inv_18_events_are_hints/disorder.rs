@@ -1,5 +1,5 @@
-//! Events that are lost, repeated, shuffled, late, for unknown ids or with wrong data: the next sweep
-//! makes the mirror equal the API, and without events the log would say the same.
+//! Events that are lost, repeated, shuffled, late, for unknown ids or with wrong data: the next
+//! sweep makes the mirror equal the API, and without events the log would say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;

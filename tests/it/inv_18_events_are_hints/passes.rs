@@ -1,4 +1,5 @@
-//! A hinted request and a pass at the same time: the older answer is not applied over the newer one.
+//! A hinted request and a pass at the same time: the older answer is not applied over the newer
+//! one.
 
 use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::InProcess;

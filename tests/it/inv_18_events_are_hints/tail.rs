@@ -128,7 +128,8 @@ async fn list_that_ignores_its_filter_is_read_to_the_first_older_page() {
     update(&harness, &harness.some_id(), "newer@example.com");
     harness.read_events().await;
     harness.advance(seconds(400));
-    // As a server answers that does not know the filter: page 1 with the newest ten events, page 2 with older ones.
+    // As a server answers that does not know the filter: page 1 with the newest ten events, page 2
+    // with older ones.
     let old: Vec<Value> = (0..10)
         .map(|n| json!({"id": format!("old{n}"), "type": "customer.updated", "created_at": "2026-06-01T00:00:00Z", "data": "x"}))
         .collect();

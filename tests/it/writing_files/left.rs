@@ -89,7 +89,7 @@ async fn name_that_is_not_utf_8_is_reported() {
 #[tokio::test]
 async fn left_file_is_logged_once() {
     let harness = SpoolHarness::open().await;
-    let count_logged = || logged().matches("is left where it is").count();
+    let count_logged = || logged().matches("is skipped").count();
     harness.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
         assert_eq!(harness.scan().await.skipped.len(), 1);

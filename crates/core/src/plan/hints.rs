@@ -44,8 +44,8 @@ pub enum HintAnswer {
     Recorded,
     /// The state that the mirror has.
     Unchanged,
-    /// A state that may be older than the log, and is not applied. At this time a read is certain to
-    /// be newer.
+    /// A state that may be older than the log, and is not applied. At this time a read is certain
+    /// to be newer.
     LeftOut(Timestamp),
     /// No customer, and the mirror has none or it is too young for a conclusion.
     NotFound,

@@ -18,8 +18,8 @@ pub const MOST_PAGES: u64 = 20;
 /// QUIET_AFTER controls how long after the last event the list is read at the slower pace.
 pub const QUIET_AFTER: Duration = Duration::from_secs(600);
 
-/// NEAR_CURSOR controls how far before the cursor a short reading goes. An event may be stamped some
-/// seconds after it happened.
+/// NEAR_CURSOR controls how far before the cursor a short reading goes. An event may be stamped
+/// some seconds after it happened.
 const NEAR_CURSOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// WHOLE_OVERLAP_EVERY controls how often the whole overlap is read while events arrive …
@@ -123,9 +123,9 @@ pub fn wait(quiet_for: Duration, fastest: Duration, slowest: Duration) -> Durati
     if quiet_for < QUIET_AFTER { fastest } else { slowest.max(fastest) }
 }
 
-/// Returns the cursor after all events up to `newest` were read. It does not move back, and is never
-/// after the server's time: there it would hide all events. It does not move without events: all of
-/// them may be late.
+/// Returns the cursor after all events up to `newest` were read. It does not move back, and is
+/// never after the server's time: there it would hide all events. It does not move without events:
+/// all of them may be late.
 pub fn cursor(before: Timestamp, newest: Option<Timestamp>, server_now: Timestamp) -> Timestamp {
     newest.map_or(before, |newest| newest.max(before)).min(server_now)
 }

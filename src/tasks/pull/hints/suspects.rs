@@ -120,9 +120,10 @@ impl<R: EventRemote> Pull<R> {
         Ok((requested_at, answer))
     }
 
-    /// Requests a canary; returns when it answered, by the steady clock, if it did.
+    /// Requests a canary, in the turn of the passes as a sweep does; returns when it answered, by the
+    /// steady clock, if it did.
     async fn request_canary(&self, id: &CustomerId) -> Result<Option<Duration>, Failure> {
-        let exists = matches!(self.look_up_hinted(id).await?, CustomerLookup::Alive(_));
+        let exists = matches!(self.look_up(id, 1).await?, CustomerLookup::Alive(_));
         Ok(exists.then(|| self.clock.elapsed()))
     }
 
