@@ -84,7 +84,14 @@ impl World<'_> {
         drop(guard);
         let records = matches!(
             op,
-            Op::Sweep | Op::Probe | Op::Drain | Op::SweepAndDrain | Op::Erase(_) | Op::Restore(_)
+            Op::Sweep
+                | Op::Probe
+                | Op::Drain
+                | Op::SweepAndDrain
+                | Op::ReadHinted
+                | Op::SweepWithEvents
+                | Op::Erase(_)
+                | Op::Restore(_)
         );
         must!(records || changes.is_empty(), "{op:?} recorded a change by itself");
         log::check_view(&changes)?;

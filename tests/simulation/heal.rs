@@ -27,6 +27,10 @@ const STUCK: &str =
        AND NOT EXISTS (SELECT 1 FROM outbox AS ahead JOIN intents AS first USING (position)
            WHERE ahead.lane = outbox.lane AND ahead.position < outbox.position AND first.state = 'parked')";
 
+/// The hints that wait for a request while hints are not paused.
+const OPEN_HINTS: &str =
+    "SELECT customer_id FROM hint, event_state WHERE due_at IS NOT NULL AND paused_until IS NULL";
+
 impl World<'_> {
     fn column(&self, sql: &str) -> BTreeSet<String> {
         self.look(|reader| {
@@ -79,6 +83,7 @@ impl World<'_> {
             let mut server = self.server.lock().unwrap();
             server.trouble = None;
             server.push_trouble = None;
+            server.event_trouble = None;
             server.midway = None;
             server.shifts.clear();
             server.lists_hide_cards = false;
@@ -147,6 +152,10 @@ impl World<'_> {
         let head = self.log.head.seq;
         self.checked_step(Op::Sweep)?;
         self.checked_step(Op::Probe)?;
+        self.checked_step(Op::ReadEvents)?;
+        self.checked_step(Op::ReadHinted)?;
+        let open = self.column(OPEN_HINTS);
+        must!(open.is_empty(), "these hints are still open: {open:?}");
         must!(self.log.head.seq == head, "an unchanged list was recorded as changed");
         self.checked_step(Op::Rebuild)?;
         self.check_traces()

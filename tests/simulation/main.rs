@@ -1,6 +1,6 @@
 //! A simulation: one `Op` at a time against a remote in memory, with all invariants checked after
-//! each. Ops are changes by other clients, doors, passes, pushes, crashes, clocks, operators and
-//! backups. At the end of each seed the faults end. Then mirror and remote must be equal, and every
+//! each. Ops are changes by other clients, doors, passes, pushes, events, crashes, clocks, operators
+//! and backups. At the end of each seed the faults end. Then mirror and remote must be equal, and every
 //! intent is settled or waits for an operator.
 //!
 //! `SIMULATION_OPS=10000000 cargo test --release -p komoju-testkit --test simulation --
@@ -9,7 +9,7 @@
 //! its seed and a shortened list of its ops, to be added to
 //! `recorded_histories_hold_every_invariant`.
 //!
-//! Promises: invariant 1; invariant 6; invariant 7; invariant 14
+//! Promises: invariant 1; invariant 6; invariant 7; invariant 14; invariant 18
 
 #![expect(clippy::result_large_err, reason = "the errors are those of the simulated traits")]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -18,6 +18,7 @@
 mod checks;
 mod count;
 mod doors;
+mod events;
 mod heal;
 mod log;
 mod operator;
@@ -30,6 +31,7 @@ mod remote;
 mod server;
 mod world;
 
+use events::EventTrouble;
 use ops::{Door, IntentKind, IntentSpec, Op};
 use place::Place;
 use pushes::PushTrouble;
@@ -40,9 +42,9 @@ use world::World;
 const OPS: u64 = 1_800;
 
 /// The counted properties of intents; and the faults besides those of the remote: four shifts and
-/// three places to crash.
+/// four places to crash.
 const OF_INTENTS: usize = 7;
-const OTHER_FAULTS: usize = 4 + 3;
+const OTHER_FAULTS: usize = 4 + 4;
 
 #[test]
 fn every_invariant_holds_after_every_op() {
@@ -50,7 +52,7 @@ fn every_invariant_holds_after_every_op() {
     let ops = number("SIMULATION_OPS").unwrap_or(OPS);
     let count = play::all(number("SIMULATION_FROM").unwrap_or(0), ops);
     println!("{count}");
-    let faults = Trouble::ALL.len() + PushTrouble::ALL.len() + OTHER_FAULTS;
+    let faults = Trouble::ALL.len() + PushTrouble::ALL.len() + EventTrouble::ALL.len() + OTHER_FAULTS;
     count.assert_every_kind_occurs([ops::KINDS, OF_INTENTS, faults]);
 }
 
@@ -109,7 +111,7 @@ const NEW: Op =
 #[test]
 fn recorded_histories_hold_every_invariant() {
     let place = Place::new();
-    let histories: [&[Op]; 15] = [
+    let histories: [&[Op]; 17] = [
         // Found by seed 433: deletions wait, the limit grows, and then paging skips a live
         // customer.
         &[
@@ -251,6 +253,37 @@ fn recorded_histories_hold_every_invariant() {
             Op::Sweep,
             Op::SinceFirst(20 * 60 + 1),
             Op::Drain,
+        ],
+        // Events report more deletions between two sweeps than one sweep may record.
+        &[
+            Op::Sweep,
+            Op::Advance(3600),
+            Op::ReadEvents,
+            Op::DeleteMany(5),
+            Op::ReadEvents,
+            Op::ReadHinted,
+            Op::DeleteMany(5),
+            Op::ReadEvents,
+            Op::ReadHinted,
+            Op::Delete(0),
+            Op::ReadEvents,
+            Op::ReadHinted,
+        ],
+        // The key of another account is accepted, and an event names a customer of the previous
+        // account before a sweep.
+        &[
+            Op::Sweep,
+            Op::Advance(3600),
+            Op::OtherKey,
+            Op::Sweep,
+            Op::Accept,
+            Op::ReadEvents,
+            NEW,
+            NEW,
+            Op::EventTrouble(EventTrouble::OtherCustomer, 1),
+            Op::Drain,
+            Op::ReadEvents,
+            Op::ReadHinted,
         ],
     ];
     for (n, ops) in histories.into_iter().enumerate() {

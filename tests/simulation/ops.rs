@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 
+use crate::events::EventTrouble;
 use crate::pushes::PushTrouble;
 use crate::remote::Trouble;
 
@@ -29,6 +30,9 @@ pub enum Op {
     },
     Trouble(Trouble, u32),
     PushTrouble(PushTrouble, u32),
+    EventTrouble(EventTrouble, u32),
+    /// An event about a customer that did not change, is deleted, or never existed.
+    FalseEvent(usize),
     ListsHideCards(bool),
     // Time.
     Advance(u64),
@@ -42,8 +46,14 @@ pub enum Op {
     Drain,
     /// A sweep and a drain at the same time.
     SweepAndDrain,
+    /// Reads the event list.
+    ReadEvents,
+    /// Requests the customers that events named.
+    ReadHinted,
+    /// A sweep, while the event list is read and its customers are requested.
+    SweepWithEvents,
     Restart,
-    /// The process ends within the next pass or drain, at its n-th wait.
+    /// The process ends within the next pass, drain or reading of events, at its n-th wait.
     Crash(u64),
     /// The process ends while it takes the next file, at its n-th wait.
     CrashAtDoor(u64),
@@ -166,13 +176,13 @@ fn any_index(dice: &mut StdRng) -> usize {
 
 /// Each kind of op with its weight. No kind is rarer than one in a hundred; the count at the end
 /// asserts that.
-const WEIGHTS: [(u32, Make); 38] = [
+const WEIGHTS: [(u32, Make); 43] = [
     (50, |dice| Op::Create { with_card: dice.random() }),
     (40, |dice| Op::Edit(any_index(dice))),
-    (20, |dice| Op::DropCard(any_index(dice))),
+    (30, |dice| Op::DropCard(any_index(dice))),
     (35, |dice| Op::Delete(any_index(dice))),
-    (20, |dice| Op::DeleteMany(dice.random_range(3..8))),
-    (25, |_| Op::ComeBack),
+    (30, |dice| Op::DeleteMany(dice.random_range(3..8))),
+    (30, |_| Op::ComeBack),
     (45, |dice| Op::Drift {
         deletes: dice.random_range(0..2),
         creates: dice.random_range(0..3),
@@ -180,10 +190,12 @@ const WEIGHTS: [(u32, Make); 38] = [
         moves: dice.random_range(0..2),
     }),
     (55, |dice| Op::Trouble(Trouble::any(dice), dice.random_range(1..8))),
-    (150, |dice| Op::PushTrouble(PushTrouble::any(dice), dice.random_range(1..4))),
-    (20, |dice| Op::ListsHideCards(dice.random())),
+    (220, |dice| Op::PushTrouble(PushTrouble::any(dice), dice.random_range(1..4))),
+    (30, |dice| Op::EventTrouble(EventTrouble::any(dice), dice.random_range(1..3))),
+    (30, |dice| Op::FalseEvent(any_index(dice))),
+    (30, |dice| Op::ListsHideCards(dice.random())),
     (30, |dice| Op::Advance(dice.random_range(1..100_000))),
-    (20, |dice| match dice.random_range(0..4) {
+    (30, |dice| match dice.random_range(0..4) {
         0 => Op::WallClock(A_YEAR),
         1 => Op::WallClock(-A_YEAR),
         _ => Op::WallClock(dice.random_range(-200_000..200_000)),
@@ -191,29 +203,32 @@ const WEIGHTS: [(u32, Make); 38] = [
     (45, |dice| Op::SinceFirst(*KEY_MINUTES.choose(dice).expect("there are some"))),
     (100, |_| Op::Sweep),
     (30, |_| Op::Probe),
-    (180, |_| Op::Drain),
+    (240, |_| Op::Drain),
     (45, |_| Op::SweepAndDrain),
-    (20, |_| Op::Restart),
-    (70, |dice| Op::Crash(if dice.random() { dice.random_range(0..6) } else { dice.random_range(6..40) })),
+    (75, |_| Op::ReadEvents),
+    (100, |_| Op::ReadHinted),
+    (45, |_| Op::SweepWithEvents),
+    (30, |_| Op::Restart),
+    (85, |dice| Op::Crash(if dice.random() { dice.random_range(0..6) } else { dice.random_range(6..40) })),
     (60, |dice| Op::CrashAtDoor(dice.random_range(0..5))),
-    (20, |dice| Op::Switch(dice.random_range(0..3) > 0)),
-    (20, |_| Op::OtherKey),
-    (25, |_| Op::RightKey),
+    (30, |dice| Op::Switch(dice.random_range(0..3) > 0)),
+    (30, |_| Op::OtherKey),
+    (30, |_| Op::RightKey),
     (220, |dice| Op::Drop(door(dice), IntentSpec::any(dice))),
-    (25, |dice| Op::Bad(door(dice), any_index(dice))),
-    (20, |dice| Op::Again { door: door(dice), which: any_index(dice), same: dice.random() }),
-    (25, |_| Op::Approve),
-    (20, |_| Op::Reject),
-    (20, |dice| Op::ApproveMidway(dice.random_range(1..12))),
-    (20, |dice| Op::RejectMidway(dice.random_range(1..12))),
-    (20, |_| Op::Accept),
+    (30, |dice| Op::Bad(door(dice), any_index(dice))),
+    (30, |dice| Op::Again { door: door(dice), which: any_index(dice), same: dice.random() }),
+    (30, |_| Op::Approve),
+    (30, |_| Op::Reject),
+    (30, |dice| Op::ApproveMidway(dice.random_range(1..12))),
+    (30, |dice| Op::RejectMidway(dice.random_range(1..12))),
+    (30, |_| Op::Accept),
     (45, |dice| Op::Retry { which: any_index(dice), corrected: dice.random_range(0..3) == 0 }),
-    (22, |dice| Op::Cancel(any_index(dice))),
-    (25, |_| Op::ApproveDeletes),
-    (25, |_| Op::Backup),
-    (22, |dice| Op::Restore(any_index(dice))),
-    (25, |dice| Op::Erase(any_index(dice))),
-    (20, |_| Op::Rebuild),
+    (30, |dice| Op::Cancel(any_index(dice))),
+    (30, |_| Op::ApproveDeletes),
+    (30, |_| Op::Backup),
+    (30, |dice| Op::Restore(any_index(dice))),
+    (30, |dice| Op::Erase(any_index(dice))),
+    (30, |_| Op::Rebuild),
 ];
 
 /// The number of kinds of ops.

@@ -16,6 +16,7 @@ use komoju_sync::tasks::pull::Report;
 use komoju_sync::tasks::push::DrainSummary;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::deleted_by_events;
 use crate::log;
 use crate::world::{Checked, KEYS, MAX_DELETE_COUNT, MAX_DELETE_PERCENT, Process, World, must};
 
@@ -26,12 +27,12 @@ fn named(reader: &Reader, sql: &str) -> BTreeSet<String> {
 }
 
 /// Returns the customers with a deletion in this state.
-fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
+pub fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
     named(reader, &format!("SELECT customer_id FROM held_deletions WHERE state = '{state}'"))
 }
 
 /// Returns the customers with a held deletion that only an operator releases.
-fn needing_operator(reader: &Reader) -> BTreeSet<String> {
+pub fn needing_operator(reader: &Reader) -> BTreeSet<String> {
     named(
         reader,
         "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because <> 'unproven'",
@@ -56,10 +57,18 @@ fn approved(reader: &Reader) -> BTreeSet<String> {
 }
 
 /// Returns the customers that these changes record as deleted: by our own push, or otherwise.
-fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
+pub fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
     let deletions = changes.iter().filter(|change| change.text("kind") == Some("deleted"));
     let matching = deletions.filter(|change| (change.text("origin") == Some("intent")) == by_us);
     matching.map(|change| change.text("customer_id").unwrap().to_owned()).collect()
+}
+
+/// The work that runs at the same time as a pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WithPass {
+    Nothing,
+    Drain,
+    Events,
 }
 
 /// The reports of a pass and of a drain that ran with it; `None` if the process crashed.
@@ -131,22 +140,27 @@ impl World<'_> {
     }
 
     /// Returns the live customers of the account that the key reads.
-    fn there(&self) -> BTreeSet<String> {
+    pub fn there(&self) -> BTreeSet<String> {
         let server = self.server.lock().unwrap();
         let ids = server.lists[self.account].iter().map(|customer| customer["id"].as_str().unwrap());
         ids.map(str::to_owned).collect()
     }
 
     pub fn pass(&mut self, kind: PassKind) -> Checked {
-        self.checked_pass(kind, false)
+        self.checked_pass(kind, WithPass::Nothing)
     }
 
     /// Runs a sweep and a drain at the same time.
     pub fn sweep_and_drain(&mut self) -> Checked {
-        self.checked_pass(PassKind::Sweep, true)
+        self.checked_pass(PassKind::Sweep, WithPass::Drain)
     }
 
-    fn checked_pass(&mut self, kind: PassKind, with_drain: bool) -> Checked {
+    /// Runs a sweep while events are followed.
+    pub fn sweep_with_events(&mut self) -> Checked {
+        self.checked_pass(PassKind::Sweep, WithPass::Events)
+    }
+
+    fn checked_pass(&mut self, kind: PassKind, with_pass: WithPass) -> Checked {
         self.set_closed(true);
         let head = self.log.head.seq;
         let (live_before, there_before) = (self.log.live(), self.there());
@@ -161,12 +175,18 @@ impl World<'_> {
             )
         });
         let (bound, _) = self.bound();
-        let ended: PassEnd = match with_drain {
-            true => self.run(async |process| {
+        let unlisted = self.look(|reader| named(reader, "SELECT customer_id FROM unlisted"));
+        let with_events = with_pass == WithPass::Events;
+        let ended: PassEnd = match with_pass {
+            WithPass::Drain => self.run(async |process| {
                 let (report, drained) = tokio::join!(process.pass(kind), process.drain());
                 (report, Some(drained))
             }),
-            false => self.run(async |process| (process.pass(kind).await, None)),
+            WithPass::Events => self.run(async |process| {
+                let (report, ()) = tokio::join!(process.pass(kind), process.follow_events());
+                (report, None)
+            }),
+            WithPass::Nothing => self.run(async |process| (process.pass(kind).await, None)),
         };
         if ended.is_none() {
             self.count("Crash in a pass");
@@ -219,11 +239,19 @@ impl World<'_> {
             && held_by_restore
                 .iter()
                 .all(|id| there.contains(id) || there_before.contains(id) || ours.contains(id));
+        // A sweep ends the state in which every deletion is held. Then an event may record the
+        // deletion of a customer that the sweep listed before it was deleted, or that the sweep did
+        // not request again.
+        let by_events = deleted_by_events(&changes);
+        let is_later = with_events
+            && by_itself.is_subset(&by_events)
+            && by_itself.is_subset(&(&there_before | &unlisted));
         must!(
-            !holds_all || is_decided_midway || is_over || by_itself.is_empty(),
+            !holds_all || is_decided_midway || is_over || is_later || by_itself.is_empty(),
             "recorded after a restore without the operator's decision: {by_itself:?}"
         );
-        let by_itself = by_itself.len() as u64;
+        must!(with_events || by_events.is_empty(), "events deleted {by_events:?} in a pass without events");
+        let by_itself = (&by_itself - &by_events).len() as u64;
         // Customers that were created before the last pass began, by an interrupted pass or by our
         // own pushes, count for the limit, too.
         let last = report.as_ref().and_then(|report| report.pass);
@@ -234,6 +262,7 @@ impl World<'_> {
         let came = changes.iter().filter(came).count() as u64;
         let limit_of = |live: u64| MAX_DELETE_COUNT.max(live * u64::from(MAX_DELETE_PERCENT) / 100);
         let limit = limit_of(live_before.len() as u64 + came);
+        self.check_hinted(&changes, limit)?;
         must!(by_itself <= limit, "{by_itself} deletions without a decision, the limit is {limit}");
         must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
         must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
@@ -262,15 +291,17 @@ impl World<'_> {
                 () => limit,
             };
             let unproven = unproven.len() as u64;
-            must!(unproven <= most, "{unproven} are held as unproven, and {most} may be");
+            must!(with_events || unproven <= most, "{unproven} are held as unproven, and {most} may be");
         }
         if report.outcome == PassOutcome::Failed {
-            must!(held_now.is_subset(&held), "a failed pass held something");
+            must!(with_events || held_now.is_subset(&held), "a failed pass held something");
         }
         // Our own deletes at the same time end holds.
-        let agrees = match with_drain {
-            true => held_now.len() as u64 <= report.held,
-            false => held_now.len() as u64 == report.held,
+        let agrees = match with_pass {
+            // Events may hold a deletion after the report.
+            WithPass::Events => true,
+            WithPass::Drain => held_now.len() as u64 <= report.held,
+            WithPass::Nothing => held_now.len() as u64 == report.held,
         };
         must!(report.pass.is_none() || agrees, "the hold differs from the report");
         for decision in ["approved", "rejected"] {

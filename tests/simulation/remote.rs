@@ -135,7 +135,7 @@ impl Fake {
     }
 
     /// Handles the arrival of a request. Returns the server and the fault.
-    fn arrive(
+    pub fn arrive(
         &self,
         call: ApiCall,
     ) -> Result<(std::sync::MutexGuard<'_, Server>, Option<Trouble>), RemoteError> {

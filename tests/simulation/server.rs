@@ -11,6 +11,7 @@ use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::store::log::holds::Decision;
 use serde_json::{Value, json};
 
+use crate::events::{EventTrouble, ListedEvent};
 use crate::pushes::{PushTrouble, RunningCreate, UsedKey};
 use crate::remote::Trouble;
 
@@ -45,6 +46,10 @@ pub struct Server {
     pub versions: HashMap<String, Vec<Version>>,
     pub trouble: Option<(Trouble, u32)>,
     pub push_trouble: Option<(PushTrouble, u32)>,
+    /// The fault of this number of further events.
+    pub event_trouble: Option<(EventTrouble, u32)>,
+    /// Oldest first.
+    pub events: Vec<ListedEvent>,
     pub shifts: VecDeque<Shift>,
     pub lists_hide_cards: bool,
     /// A decision of the operator after this number of further requests.
@@ -82,6 +87,8 @@ impl Server {
             versions: HashMap::new(),
             trouble: None,
             push_trouble: None,
+            event_trouble: None,
+            events: Vec::new(),
             shifts: VecDeque::new(),
             lists_hide_cards: false,
             midway: None,
@@ -158,10 +165,12 @@ impl Server {
     /// Records the new state of a customer, and its effect if it was ours.
     pub fn note(&mut self, customer: &Value, effect: Option<usize>) {
         let id = customer["id"].as_str().unwrap().to_owned();
+        self.emit(&id);
         self.versions.entry(id).or_default().push((Some(text(customer)), effect));
     }
 
     pub fn note_gone(&mut self, id: &str, effect: Option<usize>) {
+        self.emit(id);
         self.versions.entry(id.to_owned()).or_default().push((None, effect));
     }
 

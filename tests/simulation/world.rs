@@ -17,6 +17,7 @@ use komoju_sync::store::log::holds::Decision;
 use komoju_sync::store::log::passes;
 use komoju_sync::store::{OperatorConnection, Reader, Store};
 use komoju_sync::tasks::InFlightPushes;
+use komoju_sync::tasks::events::{EventTail, TailMemory};
 use komoju_sync::tasks::pull::{Pull, Settings};
 use komoju_sync::tasks::push::{PushSettings, Pusher};
 use komoju_sync::tasks::spool::{Spool, SpoolSettings};
@@ -25,6 +26,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::doors::{AcceptedIntent, WaitingFile};
+use crate::events::{HintedDeletions, tail_settings};
 use crate::log::Log;
 use crate::operator::KeptBackup;
 use crate::ops::Op;
@@ -49,6 +51,8 @@ pub struct Process {
     pub pull: Pull<Fake>,
     pub pusher: Pusher<Fake>,
     pub spool: Spool,
+    pub tail: EventTail<Fake>,
+    pub tail_memory: Mutex<TailMemory>,
 }
 
 pub struct World<'a> {
@@ -69,10 +73,11 @@ pub struct World<'a> {
     /// The customers with deletions that are held for the operator: more than the limit, or after a
     /// restore.
     pub needs_operator: BTreeSet<String>,
-    /// The wait at which the next pass or drain ends with its process.
+    pub hinted: HintedDeletions,
+    /// The wait at which the next pass, drain or reading of events ends with its process.
     pub crash_at: Option<u64>,
     pub crash_at_door: Option<u64>,
-    /// Whether the last pass or drain crashed.
+    /// Whether the last pass, drain or reading of events crashed.
     pub crashed: bool,
     /// Whether everything is checked after each op. It is off where other tests have checked the
     /// same ops.
@@ -123,6 +128,7 @@ impl<'a> World<'a> {
             per_page,
             seed,
             needs_operator: BTreeSet::new(),
+            hinted: HintedDeletions::default(),
             crash_at: None,
             crash_at_door: None,
             crashed: false,
@@ -197,6 +203,15 @@ impl<'a> World<'a> {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let in_flight = Arc::<InFlightPushes>::default();
         let stop = CancellationToken::new();
+        let tail = EventTail::new(
+            Arc::clone(&store),
+            remote(false),
+            Arc::clone(&key),
+            Arc::clone(&clock),
+            tail_settings(self.per_page),
+            stop.clone(),
+        );
+        let tail_memory = Mutex::new(TailMemory::new(clock.elapsed()));
         let spool_settings = SpoolSettings { dir: self.place.spool(), enabled: self.enabled };
         let spool = Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings);
         let pull = Pull::new(
@@ -224,7 +239,7 @@ impl<'a> World<'a> {
             store.write(move |tx| passes::close_orphans(tx, &at)).await.unwrap();
             pusher.recover().await.unwrap();
         });
-        self.process = Some(Process { pull, pusher, spool });
+        self.process = Some(Process { pull, pusher, spool, tail, tail_memory });
         let mut reader = self.reader.lock().unwrap();
         if reader.is_none() {
             *reader = Some(Reader::open(&path).unwrap());
@@ -296,6 +311,9 @@ impl<'a> World<'a> {
             Op::Probe => self.pass(PassKind::Probe)?,
             Op::Drain => self.drain()?,
             Op::SweepAndDrain => self.sweep_and_drain()?,
+            Op::ReadEvents => self.read_events()?,
+            Op::ReadHinted => self.read_hinted()?,
+            Op::SweepWithEvents => self.sweep_with_events()?,
             Op::Crash(at) => self.crash_at = Some(at),
             Op::CrashAtDoor(at) => self.crash_at_door = Some(at),
             Op::Restart => self.restart(),
@@ -321,6 +339,7 @@ impl<'a> World<'a> {
             Op::Advance(seconds) => self.clock.advance(Duration::from_secs(seconds)),
             Op::WallClock(seconds) => {
                 self.was_set_back |= seconds < 0;
+                self.hinted.forget();
                 let jumped = self.clock.now().checked_add(SignedDuration::from_secs(seconds));
                 // Keep the clock at the year 2000 or later.
                 let sane: Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
@@ -339,6 +358,7 @@ impl<'a> World<'a> {
             return;
         }
         let (bound, _) = self.bound();
+        self.note_whole_sweep(op, bound != self.belongs_to);
         if bound != self.belongs_to && self.belongs_to.is_some() {
             self.was_swapped = true;
             // Neither by the operator's decision, nor because the mirror was empty.
@@ -374,6 +394,11 @@ impl<'a> World<'a> {
             }
             Op::Trouble(trouble, times) => server.trouble = Some((trouble, times)),
             Op::PushTrouble(trouble, times) => server.push_trouble = Some((trouble, times)),
+            Op::EventTrouble(trouble, times) => server.event_trouble = Some((trouble, times)),
+            Op::FalseEvent(place) => {
+                let (id, _) = server.any_customer(place);
+                server.emit(&id);
+            }
             Op::ApproveMidway(requests) => server.midway = Some((Decision::Approve, requests)),
             Op::RejectMidway(requests) => server.midway = Some((Decision::Reject, requests)),
             Op::ListsHideCards(hide) => server.lists_hide_cards = hide,
