@@ -33,7 +33,7 @@ pub trait Remote: Send + Sync + 'static {
     fn list(&self, query: PageQuery) -> impl Future<Output = Result<Page, RemoteError>> + Send;
 
     /// Requests one customer. The id must be one that [can be a path
-    /// segment](CustomerId::can_be_asked).
+    /// segment](CustomerId::can_be_requested).
     fn show(&self, id: &CustomerId) -> impl Future<Output = Result<CustomerAnswer, RemoteError>> + Send;
 
     /// Returns how many requests were sent since the start.

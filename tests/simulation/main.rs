@@ -1,7 +1,7 @@
 //! A simulation: one `Op` at a time against a remote in memory, with all invariants checked after
-//! each. Ops are changes by other clients, doors, passes, pushes, events, crashes, clocks, operators
-//! and backups. At the end of each seed the faults end. Then mirror and remote must be equal, and every
-//! intent is settled or waits for an operator.
+//! each. Ops are changes by other clients, doors, passes, pushes, events, crashes, clocks,
+//! operators and backups. At the end of each seed the faults end. Then mirror and remote must be
+//! equal, and every intent is settled or waits for an operator.
 //!
 //! `SIMULATION_OPS=10000000 cargo test --release -p komoju-testkit --test simulation --
 //! --nocapture` runs longer, and `SIMULATION_FROM` starts with another seed. A run prints how often

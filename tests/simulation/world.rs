@@ -1,4 +1,6 @@
 //! The product and its surroundings, one op at a time.
+//!
+//! Longer than 400 lines because each op is one arm over all of this state.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

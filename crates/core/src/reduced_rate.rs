@@ -35,7 +35,7 @@ pub struct ReducedRate {
     pub answers: u32,
 }
 
-/// Serializes times in the format of [`time`](crate::time).
+/// Serializes times in the format of [`time`].
 mod moment {
     use jiff::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer, de};

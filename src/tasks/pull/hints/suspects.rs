@@ -120,8 +120,8 @@ impl<R: EventRemote> Pull<R> {
         Ok((requested_at, answer))
     }
 
-    /// Requests a canary, in the turn of the passes as a sweep does; returns when it answered, by the
-    /// steady clock, if it did.
+    /// Requests a canary, in the turn of the passes as a sweep does; returns when it answered, by
+    /// the steady clock, if it did.
     async fn request_canary(&self, id: &CustomerId) -> Result<Option<Duration>, Failure> {
         let exists = matches!(self.look_up(id, 1).await?, CustomerLookup::Alive(_));
         Ok(exists.then(|| self.clock.elapsed()))
