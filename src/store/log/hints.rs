@@ -155,6 +155,12 @@ fn count(conn: &Conn, is_second: i64) -> Result<u64, StoreError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// Returns the latest time at which a hint can be due. One after it was written by a clock that was
+/// wrong.
+fn latest(now: Timestamp) -> Timestamp {
+    now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX)
+}
+
 /// A hint that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueHint {
@@ -184,8 +190,7 @@ pub fn due(conn: &Conn, now: Timestamp, most: u32) -> Result<Vec<DueHint>, Store
          FROM hint LEFT JOIN mirror ON mirror.id = customer_id
          WHERE due_at <= ?1 OR due_at > ?2 ORDER BY is_second, due_at LIMIT ?3",
     )?;
-    // A time that far ahead was written by a clock that was wrong.
-    let ahead = time::written(now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX));
+    let ahead = time::written(latest(now));
     let due = statement.query_map(params![time::written(now), ahead, most], |row| {
         let first_at: String = row.get("first_at")?;
         Ok(DueHint {
@@ -205,6 +210,8 @@ pub fn next_due(conn: &Conn, now: Timestamp) -> Result<Option<Timestamp>, StoreE
     let mut statement = conn.prepare_cached("SELECT min(due_at) FROM hint WHERE due_at IS NOT NULL")?;
     let next: Option<String> = statement.query_row([], |row| row.get(0))?;
     let next = next.map(|next| time::read(&next).unwrap_or(Timestamp::MIN));
+    // A time that far ahead was written by a clock that was wrong, and is due now.
+    let next = next.map(|next| if next > latest(now) { now } else { next });
     let paused_until = paused_until(conn, now)?;
     Ok(next.map(|next| paused_until.map_or(next, |until| until.max(next))))
 }
@@ -373,6 +380,16 @@ mod tests {
             assert_eq!(stored(tx, &[event("e1", "a", 0)], 86_400).new, 0, "a day old");
             stored(tx, &[event("e3", "b", 0)], 86_401);
             assert_eq!(stored(tx, &[event("e1", "a", 0)], 86_401).new, 1);
+        });
+    }
+
+    #[test]
+    fn hint_that_a_wrong_clock_dated_far_ahead_is_due_now() {
+        with_store(|tx| {
+            stored(tx, &[event("e1", "a", 0)], 100_000);
+            assert_eq!(next_due(tx, at(0)).unwrap(), Some(at(0)));
+            assert_eq!(due(tx, at(0), 10).unwrap().len(), 1);
+            assert_eq!(next_due(tx, at(99_000)).unwrap(), Some(at(100_000)), "that may be true");
         });
     }
 
