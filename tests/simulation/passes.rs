@@ -189,7 +189,7 @@ impl World<'_> {
             WithPass::Nothing => self.run(async |process| (process.pass(kind).await, None)),
         };
         if ended.is_none() {
-            self.count("Crash in a pass");
+            self.count(if with_events { "Crash with events" } else { "Crash in a pass" });
         }
         let report = ended.and_then(|(report, _)| report);
         let changes = self.look(|reader| log::changes_after(reader, head));
