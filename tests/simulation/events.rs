@@ -215,8 +215,8 @@ impl World<'_> {
             changes.iter().filter(|change| matches!(change.text("kind"), Some("created" | "restored")));
         let live = (live_before.len() + came.count()) as u64;
         let limit = MAX_DELETE_COUNT.max(live * u64::from(MAX_DELETE_PERCENT) / 100);
-        // A live customer leaves its hold when it answers, and the operator may decide meanwhile. All
-        // other holds are kept.
+        // A live customer leaves its hold when it answers, and the operator may decide meanwhile.
+        // All other holds are kept.
         self.needs_operator = self.look(needing_operator);
         let decided = self.look(|reader| &states(reader, "approved") | &states(reader, "rejected"));
         let mut released = waited.difference(&self.needs_operator);
