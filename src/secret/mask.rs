@@ -108,10 +108,21 @@ impl Masker {
     /// Returns the text, safe to store, log and show: secrets as `****`, one line, at most
     /// [`LIMIT`] characters, the last one `…` where it was cut.
     pub fn text(&self, text: &str) -> String {
+        self.shown(text, Numbers::Masked)
+    }
+
+    /// Returns the name of a file, or an id, in the same form, but with its numbers. Names and ids
+    /// contain dates and counters, and every tenth long number looks like a card number. A name
+    /// that is masked cannot be found.
+    pub fn name(&self, name: &str) -> String {
+        self.shown(name, Numbers::Kept)
+    }
+
+    fn shown(&self, text: &str, numbers: Numbers) -> String {
         // Masked as it is shown: a line break that becomes a space separates the digits of a card
         // like one.
         let text: String = text.chars().map(harmless).collect();
-        let pieces = self.pieces(&text).map(|piece| match piece {
+        let pieces = self.pieces(&text, numbers).map(|piece| match piece {
             Piece::Secret(_) => MASK,
             Piece::Plain(range) => &text[range],
         });
@@ -131,19 +142,19 @@ impl Masker {
 
     /// The same one by one, for a text that may contain millions of them.
     pub fn each_span<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
-        self.pieces(text).filter_map(|piece| match piece {
+        self.pieces(text, Numbers::Masked).filter_map(|piece| match piece {
             Piece::Secret(range) => Some(range),
             Piece::Plain(_) => None,
         })
     }
 
     /// Splits a text into secrets and other characters.
-    fn pieces<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Piece> + 'a {
+    fn pieces<'a>(&'a self, text: &'a str, numbers: Numbers) -> impl Iterator<Item = Piece> + 'a {
         let (mut from, mut at) = (0, 0);
         std::iter::from_fn(move || {
             let c = text[at..].chars().next()?;
             let start = at;
-            if let Some(len) = self.secret_at(&text[from..], at - from) {
+            if let Some(len) = self.secret_at(&text[from..], at - from, numbers) {
                 at += len;
                 from = at;
                 return Some(Piece::Secret(start..at));
@@ -155,11 +166,12 @@ impl Masker {
 
     /// Returns the length of the longest secret that begins exactly at `at`. `text` begins where
     /// the last secret ended.
-    fn secret_at(&self, text: &str, at: usize) -> Option<usize> {
+    fn secret_at(&self, text: &str, at: usize, numbers: Numbers) -> Option<usize> {
         let rest = &text[at..];
         let remembered = REMEMBERED.read().unwrap_or_else(PoisonError::into_inner);
         let keys = self.key.iter().chain(remembered.iter()).filter_map(|secret| secret.len_at(rest));
-        [token_len(rest), card_len(text, at)].into_iter().flatten().chain(keys).max()
+        let card = (numbers == Numbers::Masked).then(|| card_len(text, at)).flatten();
+        [token_len(rest), card].into_iter().flatten().chain(keys).max()
     }
 }
 
@@ -167,6 +179,13 @@ impl Masker {
 enum Piece {
     Secret(Range<usize>),
     Plain(Range<usize>),
+}
+
+/// Whether a number that looks like a card number is a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    Masked,
+    Kept,
 }
 
 /// Returns the character, or a replacement where it could move a cursor, start a line or change the

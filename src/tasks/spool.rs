@@ -323,7 +323,7 @@ impl Spool {
         let is_mass = skipped.more > 0 && last.more > 0;
         for SkippedFile { name, why } in skipped.list() {
             if !is_mass && last.why(&name) != Some(&why) {
-                let file = self.masker.text(&name);
+                let file = self.masker.name(&name);
                 tracing::warn!(file, "{file} is skipped: {why}");
             }
         }

@@ -88,8 +88,8 @@ impl PushRemote for Http {
     async fn push(&self, push: &PushRequest) -> Result<PushAnswer, PushError> {
         let call = match push {
             PushRequest::Create { .. } => ApiCall::Create,
-            PushRequest::Update { id, .. } => ApiCall::Update { id: self.masker.text(id.as_str()) },
-            PushRequest::Delete { id } => ApiCall::Delete { id: self.masker.text(id.as_str()) },
+            PushRequest::Update { id, .. } => ApiCall::Update { id: self.masker.name(id.as_str()) },
+            PushRequest::Delete { id } => ApiCall::Delete { id: self.masker.name(id.as_str()) },
         };
         let mut meter = Meter::new(&call, &*self.clock);
         let pushed = self.pushed(push, &call, &mut meter).await;

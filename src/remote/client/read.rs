@@ -103,7 +103,7 @@ impl Http {
 
     /// Requests one customer and reads it.
     pub(super) async fn shown(&self, id: &CustomerId, share: Share) -> Result<CustomerAnswer, RemoteError> {
-        let call = ApiCall::Show { id: self.masker.text(id.as_str()) };
+        let call = ApiCall::Show { id: self.masker.name(id.as_str()) };
         let mut meter = Meter::new(&call, &*self.clock);
         let url = self.url(&["customers", id.as_str()]);
         let terms = Terms { share, limit: ONE_CUSTOMER };

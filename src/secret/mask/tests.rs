@@ -138,6 +138,18 @@ fn key_across_the_cut_is_hidden_before_the_cut() {
 }
 
 #[test]
+fn name_keeps_its_numbers_and_no_key_or_token() {
+    const NUMBER: &str = "20261201-112639-6";
+    assert_eq!(masked(NUMBER), MASK, "this number looks like a card number");
+    let masker = Masker::new(Some(&key(KEY)));
+    assert_eq!(masker.name(&format!("{NUMBER}.json")), format!("{NUMBER}.json"));
+    assert_eq!(masker.name(&format!("{NUMBER} tok_abc {KEY}\n")), format!("{NUMBER} **** **** "));
+    // A key that begins within such a number.
+    let masker = Masker::new(Some(&key("126396Zr7Qx9")));
+    assert_eq!(masker.name("20261201-1126396Zr7Qx9"), "20261201-1****");
+}
+
+#[test]
 fn debug_output_of_a_masker_shows_no_key() {
     let debug = format!("{:?}", Masker::new(Some(&key(KEY))));
     assert!(!debug.contains("9aQ"), "{debug}");

@@ -75,7 +75,7 @@ impl<R: Remote> Pull<R> {
                 at: at.clone(),
                 pass: Some(pass.id),
             };
-            let name = bad.id.as_ref().map(|id| self.masker.text(id.as_str()));
+            let name = bad.id.as_ref().map(|id| self.masker.name(id.as_str()));
             UnreadableEntry { name, reason: self.masker.text(&bad.reason.to_string()), bad, occurrence }
         });
         let noted = noted.collect();

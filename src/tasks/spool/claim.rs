@@ -1,6 +1,6 @@
 //! Claims: files that are being accepted.
 //!
-//! A file is claimed by renaming it from `NAME` to `.claimed/SECONDS.NANOSECONDS-RANDOM/NAME`. This
+//! A file is claimed by renaming it from `NAME` to `.claimed/SECONDS.NANOSECONDS.RANDOM/NAME`. This
 //! single step takes it out of the reach of other users and records its name and drop time. The
 //! owner of the file does not change. `NAME` is free from then on: a file dropped under it is
 //! another file.
@@ -45,8 +45,7 @@ pub(super) fn claim(at: &Directories, file: FoundFile) -> Result<Claim, ReadErro
     if file::open(&at.spool, &file.name)?.stamp != file.stamp {
         return Err(ReadError::Changing);
     }
-    let (seconds, nanoseconds) = file.stamp.changed;
-    let id = format!("{seconds:012}.{nanoseconds:09}-{:08x}", rand::random::<u32>());
+    let id = new_id(file.stamp.changed, rand::random());
     let folder = at.claimed.create_folder(&id, CLAIM_MODE).map_err(ReadError::Failed)?;
     if let Err(error) = at.spool.move_to(&folder, &file.name) {
         let _ = at.claimed.remove_folder(&id);
@@ -54,6 +53,12 @@ pub(super) fn claim(at: &Directories, file: FoundFile) -> Result<Claim, ReadErro
         return Err(if is_gone { ReadError::Gone } else { ReadError::Failed(error) });
     }
     Ok(Claim { id, file })
+}
+
+/// Returns the id of a claim. `.` separates its parts, because some ids with `-` look like a card
+/// number, and messages would mask them.
+fn new_id((seconds, nanoseconds): (i64, i64), random: u32) -> String {
+    format!("{seconds:012}.{nanoseconds:09}.{random:08x}")
 }
 
 impl Claim {
@@ -186,6 +191,14 @@ mod tests {
         let claimed = claim(&spool.directories, FoundFile { stamp, ..seen });
         assert!(matches!(claimed, Err(ReadError::Unfit(why)) if why == NO_ENDING));
         assert_eq!(spool.directories.claimed.names().unwrap(), [""; 0]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn id_is_never_masked(seconds in 0..10_i64.pow(12), nanoseconds in 0..1_000_000_000_i64, random: u32) {
+            let id = new_id((seconds, nanoseconds), random);
+            proptest::prop_assert_eq!(crate::secret::Masker::new(None).text(&id), id);
+        }
     }
 
     #[test]

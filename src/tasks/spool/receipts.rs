@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::folder::Folder;
-use crate::secret::{MASK, Masker};
+use crate::secret::Masker;
 use crate::store::outbox::spool::Receipt;
 
 /// An intent in a receipt.
@@ -31,9 +31,9 @@ pub(super) fn render(masker: &Masker, receipt: &Receipt, out: &mut dyn Write) ->
     for (at, entry) in receipt.intents.iter().enumerate() {
         let written = ReceiptEntry {
             line: entry.line,
-            id: concealed(masker, &entry.id),
+            id: masker.name(&entry.id),
             state: &entry.state,
-            customer: entry.customer.as_deref().map(|customer| concealed(masker, customer)),
+            customer: entry.customer.as_deref().map(|customer| masker.name(customer)),
             reason: entry.reason.as_deref().map(|reason| masker.text(reason)),
             repeated: entry.is_repeat,
         };
@@ -57,18 +57,6 @@ fn note(receipt: &Receipt) -> Option<String> {
     Some(format!(
         "{what}; to make the same change again, drop it under another file name or give each intent an id of its own"
     ))
-}
-
-/// Returns an id in which each token and key is masked. Numbers are not masked, because ids contain
-/// dates and counters, and some of these look like card numbers.
-fn concealed(masker: &Masker, id: &str) -> String {
-    let mut shown = id.to_owned();
-    for span in masker.spans(id).into_iter().rev() {
-        if id[span.clone()].contains(|c: char| c.is_ascii_alphabetic()) {
-            shown.replace_range(span, MASK);
-        }
-    }
-    shown
 }
 
 /// Writes a receipt, and replaces an older one of the same name.

@@ -131,7 +131,7 @@ pub(super) fn sentences(masker: &Masker, name: &str, format: FileFormat, bad: &B
     format!(
         "{} was refused, and nothing of it was accepted:\n{lines}Correct this and drop the file again. The copy beside this one \
          has its content; secrets are masked.\n",
-        masker.text(name)
+        masker.name(name)
     )
 }
 

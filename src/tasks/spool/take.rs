@@ -134,7 +134,7 @@ impl Spool {
     /// `rejected/`, and writes the receipt.
     async fn resume(&self, at: &Arc<Directories>, name: &str, late: Content) -> Result<(), TakeError> {
         if !late.bytes.is_empty() {
-            let file = self.masker.text(name);
+            let file = self.masker.name(name);
             let what = "was written to after it was read, and the late bytes cannot be kept";
             let explanation = format!("{file}:\n{}", rejected::LATE);
             let copy = self.put_aside(at, name, Arc::new(late), explanation, what).await?;
@@ -166,7 +166,7 @@ impl Spool {
         summary: &mut ScanSummary,
     ) -> Result<(), TakeError> {
         let (name, format, content) = (&claim.file.name, content.format, Arc::new(content));
-        let file = self.masker.text(name);
+        let file = self.masker.name(name);
         match self.record(at, claim, owner, Arc::clone(&content)).await? {
             FileOutcome::SwitchedOff => Err(self.put_back(at, claim.clone(), SWITCHED_OFF).await?),
             FileOutcome::Taken { new, receipt } => {
@@ -235,7 +235,7 @@ impl Spool {
             rejected::keep(&at.rejected, &masker, now, &name, bytes, *format, &explanation)
         });
         match copied.await? {
-            Ok(copy) => Ok(self.masker.text(&format!("rejected/{copy}"))),
+            Ok(copy) => Ok(self.masker.name(&format!("rejected/{copy}"))),
             Err(error) => Err(TakeError::Skip(cannot(what, &error))),
         }
     }

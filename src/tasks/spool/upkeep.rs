@@ -74,7 +74,7 @@ impl Spool {
         match self.on_disk(&at, move |at| rejected::remove_before(&at.rejected, before)).await? {
             Ok(failed) => {
                 for (name, error) in failed {
-                    let file = self.masker.text(&name.to_string_lossy());
+                    let file = self.masker.name(&name.to_string_lossy());
                     let why = cannot("it cannot be removed", &error);
                     tracing::warn!(file, "rejected/{file} is older than 30 days: {why}");
                 }
@@ -103,7 +103,7 @@ impl Spool {
     }
 
     fn warn_of_receipt(&self, name: &str, why: &str) {
-        let (file, why) = (self.masker.text(name), self.masker.text(why));
+        let (file, why) = (self.masker.name(name), self.masker.text(why));
         tracing::warn!(file, "the receipt of {file} is out of date: {why}");
     }
 }

@@ -106,7 +106,7 @@ fn erase_does_not_follow_a_symlink_in_place_of_a_spool_directory() {
     let spool = harness.path("spool");
     std::fs::create_dir(harness.path("elsewhere")).unwrap();
     let refused = json!({"op": "update", "customer_id": id, "body": {"emial": "x"}}).to_string();
-    let claim = spool.join(".claimed/000000000001.000000000-00000001");
+    let claim = spool.join(".claimed/000000000001.000000000.00000001");
     for name in ["rejected", "receipts", ".claimed"] {
         std::fs::remove_dir_all(spool.join(name)).unwrap();
         std::os::unix::fs::symlink(harness.path("elsewhere"), spool.join(name)).unwrap();

@@ -160,10 +160,10 @@ async fn file_rewritten_after_the_read_is_kept_whole() {
 async fn crash_after_the_claim_accepts_the_file_once_and_first() {
     let mut harness = SpoolHarness::open().await;
     harness.drop_file("z.json", create("younger"));
-    harness.claim_by_hand("000000000001.000000000-00000001", "b.json", &create("b"));
-    harness.claim_by_hand("000000000001.000000000-00000002", "a.json", &create("a"));
+    harness.claim_by_hand("000000000001.000000000.00000001", "b.json", &create("b"));
+    harness.claim_by_hand("000000000001.000000000.00000002", "a.json", &create("a"));
     // A directory without a file: the rename did not happen, or the directory was not removed.
-    fs::create_dir(harness.at(".claimed/000000000000.000000000-00000000")).unwrap();
+    fs::create_dir(harness.at(".claimed/000000000000.000000000.00000000")).unwrap();
     // A file without a directory of its own has no drop time, and is reported.
     fs::write(harness.at(".claimed/bare.json"), create("bare")).unwrap();
     harness.restart();
@@ -202,7 +202,7 @@ async fn crash_after_a_refusal_keeps_one_copy() {
     assert_eq!(harness.scan().await.refused, 1);
     let kept = harness.names("rejected");
     for without_error in [false, true] {
-        harness.claim_by_hand("000000000001.000000000-00000001", "a.json", "{\"payment_details\": \"tok_x\"");
+        harness.claim_by_hand("000000000001.000000000.00000001", "a.json", "{\"payment_details\": \"tok_x\"");
         if without_error {
             fs::remove_file(harness.at("rejected/a.json.error")).unwrap();
         }
@@ -215,16 +215,16 @@ async fn crash_after_a_refusal_keeps_one_copy() {
 #[tokio::test]
 async fn claimed_file_that_may_not_be_taken_is_put_back() {
     let harness = SpoolHarness::open().await;
-    harness.claim_by_hand("000000000001.000000000-00000001", "a.json", CREATE);
+    harness.claim_by_hand("000000000001.000000000.00000001", "a.json", CREATE);
     fs::hard_link(&harness.claimed()[0], harness.home.path().join("elsewhere")).unwrap();
     let summary = harness.scan().await;
     assert!(SpoolHarness::why(&summary, "a.json").contains("more than one link"), "{summary:?}");
     assert!(harness.at("a.json").exists() && harness.claimed().is_empty());
     // The name is used by another file, which is not overwritten.
     fs::rename(harness.at("a.json"), harness.at("b.json")).unwrap();
-    harness.claim_by_hand("000000000001.000000000-00000001", "c.json", CREATE);
+    harness.claim_by_hand("000000000001.000000000.00000001", "c.json", CREATE);
     fs::remove_file(&harness.claimed()[0]).unwrap();
-    fs::hard_link(harness.at("b.json"), harness.at(".claimed/000000000001.000000000-00000001/c.json"))
+    fs::hard_link(harness.at("b.json"), harness.at(".claimed/000000000001.000000000.00000001/c.json"))
         .unwrap();
     harness.drop_file("c.json", create("c"));
     let summary = harness.scan().await;

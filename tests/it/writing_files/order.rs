@@ -239,10 +239,10 @@ async fn file_that_changes_in_each_scan_delays_younger_ones_for_ten_seconds() {
         let harness = SpoolHarness::open().await;
         let path = match is_claimed {
             false => "growing.jsonl",
-            true => ".claimed/000000000001.000000000-00000001/growing.jsonl",
+            true => ".claimed/000000000001.000000000.00000001/growing.jsonl",
         };
         if is_claimed {
-            harness.claim_by_hand("000000000001.000000000-00000001", "growing.jsonl", "x");
+            harness.claim_by_hand("000000000001.000000000.00000001", "growing.jsonl", "x");
         } else {
             harness.drop_file(path, "x");
         }
