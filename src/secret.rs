@@ -3,10 +3,10 @@
 
 pub mod key;
 pub mod mask;
+pub mod place;
 pub mod webhook;
 
-pub use key::{KeyError, KeyFault, KeyPlace, KeySource, KeyWarning, SecretKey};
+pub use key::{KeyError, KeyFault, KeyWarning, SecretKey};
 pub use mask::{MASK, Masker};
-pub use webhook::{
-    WebhookPlace, WebhookSecret, WebhookSecretError, WebhookSecretFault, WebhookSecretWarning, WebhookSource,
-};
+pub use place::{SecretPlace, SecretSource};
+pub use webhook::{WebhookSecret, WebhookSecretError, WebhookSecretFault, WebhookSecretWarning};

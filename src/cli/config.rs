@@ -6,7 +6,7 @@ use super::print::{self, Out};
 use super::service_key::{OWNER_AND_MODE, ServiceKey};
 use super::{ConfigFile, Exit};
 use crate::config::Config;
-use crate::secret::{KeyError, KeyPlace, SecretKey};
+use crate::secret::{KeyError, SecretKey, SecretPlace};
 
 /// Check the configuration, or show the effective one.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ fn check_key(config: &Config, file: &ConfigFile, out: &mut Out) -> anyhow::Resul
         Err(why) => return Err(why.into()),
     };
     let place = match &source.place {
-        KeyPlace::File(path) if !loaded.is_empty() => format!("the file {}", path.display()),
+        SecretPlace::File { path, .. } if !loaded.is_empty() => format!("the file {}", path.display()),
         _ => source.to_string(),
     };
     let mode = source.mode.map(|mode| format!(" (mode {:04o})", mode & 0o7777)).unwrap_or_default();

@@ -137,7 +137,7 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::KeyPlace;
+    use crate::secret::SecretPlace;
 
     #[test]
     fn file_that_cannot_be_read_for_now_exits_1_and_any_other_2() {
@@ -145,7 +145,10 @@ mod tests {
         for (errno, exit) in
             [(libc::EMFILE, Exit::Failed), (libc::EIO, Exit::Failed), (libc::EACCES, Exit::Usage)]
         {
-            let key = || KeyError::Unreadable { place: KeyPlace::Environment, source: unread(errno) };
+            let key = || KeyError::Unreadable {
+                place: SecretPlace::Environment { variable: "KOMOJU_SECRET_KEY" },
+                source: unread(errno),
+            };
             let config = ConfigError::Unreadable { path: "config.toml".into(), source: unread(errno) };
             assert_eq!(exit_of(&key().into()), exit);
             assert_eq!(exit_of(&AppError::Key(key()).into()), exit);

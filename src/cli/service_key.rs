@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::config::Api;
-use crate::secret::{KeyError, KeySource, SecretKey};
+use crate::secret::{KeyError, SecretKey, SecretSource};
 
 /// The directory of the package's configuration. Its units look for keys there and nowhere else.
 const PACKAGED: &str = "/etc/komoju-sync";
@@ -52,7 +52,7 @@ impl ServiceKey {
     }
 
     /// Reads the key; `None` if there is no such file.
-    pub(super) fn read(&self) -> Option<Result<(SecretKey, KeySource), KeyError>> {
+    pub(super) fn read(&self) -> Option<Result<(SecretKey, SecretSource), KeyError>> {
         let api = Api { secret_key_file: Some(self.path.clone()), ..Api::default() };
         match SecretKey::find(api.secret_key_file.as_deref(), &|_| None) {
             Err(KeyError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => None,

@@ -20,7 +20,7 @@ use super::{App, AppError};
 use crate::config::Config;
 use crate::daemon::systemd;
 use crate::remote::Http;
-use crate::secret::{KeyPlace, SecretKey, mask};
+use crate::secret::{SecretKey, SecretPlace, mask};
 
 /// A key, and the client that sends it. The client is built while the work with the old key still
 /// runs. So the old key stays in use if the client cannot be built.
@@ -74,7 +74,7 @@ impl App {
                     continue;
                 }
             };
-            if !matches!(source.place, KeyPlace::File(_)) {
+            if !matches!(source.place, SecretPlace::File { .. }) {
                 tracing::warn!(
                     "SIGHUP: {source} is read only at the start; to change the key, run: systemctl restart komoju-sync"
                 );

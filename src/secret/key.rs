@@ -1,11 +1,6 @@
 //! The secret key: where it is found, what is refused, and what is never shown.
 //!
-//! There are three places, in this order: systemd's credentials, the file that the configuration
-//! names, the environment. The first one that exists is used. A place that exists and cannot be
-//! used is an error: a daemon that falls back to an older key would act for another account.
-//!
-//! Invariants: no error and no `Debug` output shows any part of a key. The memory that held a key
-//! is wiped (except the environment, which belongs to the system).
+//! Invariant: no error and no `Debug` output shows any part of a key.
 //!
 //! A key that cannot work is refused. A colon ends the user name in Basic authentication, and other
 //! characters than printable ASCII have no defined encoding there. An unusual prefix is a warning,
@@ -13,29 +8,18 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
+
+use super::place::{self, MOST_BYTES, PlaceNames, SecretError, SecretFault, SecretSource};
 
 /// The file of systemd's credential (`LoadCredential=komoju-secret-key:…`).
 const CREDENTIAL: &str = "komoju-secret-key";
 
-/// The variable with the directory of a unit's credentials.
-pub(super) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
-
 /// The variable with the key itself.
 const KEY_VARIABLE: &str = "KOMOJU_SECRET_KEY";
-
-/// MOST_BYTES controls how much of a file is read. It is longer than any key.
-pub(super) const MOST_BYTES: u64 = 4096;
-
-/// The permission bits of other users than the owner and the group.
-pub(super) const OTHERS: u32 = 0o007;
 
 /// KOMOJU's secret key, which is the user name in Basic authentication.
 #[derive(Clone)]
@@ -49,25 +33,8 @@ impl SecretKey {
     pub fn find(
         secret_key_file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<(Self, KeySource), KeyError> {
-        if let Some(directory) = env(CREDENTIALS_VARIABLE).filter(|path| !path.is_empty()) {
-            let place = KeyPlace::Credential(Path::new(&directory).join(CREDENTIAL));
-            match from_file(place) {
-                Err(KeyError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                // The unit provides an empty credential where the file that it loads is missing,
-                // because systemd's own error would not say what to do.
-                Err(KeyError::Unusable { fault: KeyFault::Empty, .. }) => {}
-                found => return found,
-            }
-        }
-        if let Some(path) = secret_key_file {
-            return from_file(KeyPlace::File(path.to_owned()));
-        }
-        if let Some(value) = env(KEY_VARIABLE) {
-            let value = Zeroizing::new(value.into_encoded_bytes());
-            return from_bytes(&value, KeySource { place: KeyPlace::Environment, mode: None });
-        }
-        Err(KeyError::Nowhere)
+    ) -> Result<(Self, SecretSource), KeyError> {
+        place::find(secret_key_file, env, Self::parse)
     }
 
     /// Returns the key in a text, without the white space around it.
@@ -93,7 +60,7 @@ impl SecretKey {
     }
 
     /// Returns what is unusual about the key or its place, although it may work.
-    pub fn warnings(&self, source: &KeySource) -> Vec<KeyWarning> {
+    pub fn warnings(&self, source: &SecretSource) -> Vec<KeyWarning> {
         let key = self.expose();
         let mut warnings = Vec::new();
         if key.starts_with("pk_") {
@@ -101,11 +68,8 @@ impl SecretKey {
         } else if !key.starts_with("sk_test_") && !key.starts_with("sk_live_") {
             warnings.push(KeyWarning::UnusualPrefix);
         }
-        if let (Some(path), Some(mode)) = (source.place.path(), source.mode)
-            && mode & OTHERS != 0
-        {
-            warnings.push(KeyWarning::OpenToAllUsers { path: path.to_owned(), mode });
-        }
+        warnings
+            .extend(source.open_to_all_users().map(|(path, mode)| KeyWarning::OpenToAllUsers { path, mode }));
         warnings
     }
 }
@@ -130,116 +94,23 @@ fn fault_of(text: &str) -> Option<KeyFault> {
     faults.into_iter().find_map(|(has, fault)| has.then_some(fault))
 }
 
-/// Reads the key from a file.
-fn from_file(place: KeyPlace) -> Result<(SecretKey, KeySource), KeyError> {
-    match read_file(place.path().unwrap_or(Path::new(""))) {
-        Ok((bytes, mode)) => from_bytes(&bytes, KeySource { place, mode: Some(mode) }),
-        Err(source) => Err(KeyError::Unreadable { place, source }),
-    }
-}
-
-/// Reads a file with a secret: at most one byte more than [`MOST_BYTES`], and the permission bits.
-pub(super) fn read_file(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    // Allocate all of it at once, because a buffer that grows leaves copies in memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 32));
-    let file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok((bytes, mode))
-}
-
-/// Reads the key from the bytes of a source.
-fn from_bytes(bytes: &[u8], source: KeySource) -> Result<(SecretKey, KeySource), KeyError> {
-    let key = match str::from_utf8(bytes) {
-        _ if bytes.len() as u64 > MOST_BYTES => Err(KeyFault::TooLong),
-        Err(_) => Err(KeyFault::NotPrintable),
-        Ok(text) => SecretKey::parse(text),
-    };
-    match key {
-        Ok(key) => Ok((key, source)),
-        Err(fault) => Err(KeyError::Unusable { place: source.place, fault }),
-    }
-}
-
-/// Where a key was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeySource {
-    /// The place.
-    pub place: KeyPlace,
-    /// The permission bits of its file; none for the environment.
-    pub mode: Option<u32>,
-}
-
-impl fmt::Display for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)
-    }
-}
-
-/// A place where a key may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// systemd's credential for the unit.
-    Credential(PathBuf),
-    /// The file that `api.secret_key_file` names.
-    File(PathBuf),
-    /// The variable `KOMOJU_SECRET_KEY`.
-    Environment,
-}
-
-impl KeyPlace {
-    /// Returns the file of this place.
-    fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Credential(path) | Self::File(path) => Some(path),
-            Self::Environment => None,
-        }
-    }
-}
-
-impl fmt::Display for KeyPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credential(path) => write!(f, "systemd's credential {}", path.display()),
-            Self::File(path) => write!(f, "the file {} (api.secret_key_file)", path.display()),
-            Self::Environment => write!(f, "the variable {KEY_VARIABLE}"),
-        }
-    }
-}
-
 /// Why there is no usable key.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// None of the three places has a key.
-    #[error(
-        "there is no secret key. Looked for, in this order:
+pub type KeyError = SecretError<KeyFault>;
+
+impl SecretFault for KeyFault {
+    const SUBJECT: &str = "the secret key";
+    const NOWHERE: &str = "there is no secret key. Looked for, in this order:
   1. $CREDENTIALS_DIRECTORY/komoju-secret-key, systemd's credential: no such file, or an empty one
   2. the file that api.secret_key_file names: not set
   3. the variable KOMOJU_SECRET_KEY: not set
 Copy the key from KOMOJU's dashboard into /etc/komoju-sync/secret-key (owner root, mode 0400), from where the \
          installed service loads it (NAME.secret-key for komoju-sync@NAME), and start it again; without that service, into \
-         a file that only the user of this process may read, and name that file in api.secret_key_file"
-    )]
-    Nowhere,
-    /// A place exists, or is configured, and could not be read.
-    #[error(
-        "the secret key could not be read from {place}; check that it exists and that the user \
-         of this process may read it"
-    )]
-    Unreadable {
-        /// The place that should have the key.
-        place: KeyPlace,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The text that was found cannot be a key.
-    #[error("the secret key from {place} cannot be used: {fault}")]
-    Unusable {
-        /// Where it was found.
-        place: KeyPlace,
-        /// What is wrong with it.
-        fault: KeyFault,
-    },
+         a file that only the user of this process may read, and name that file in api.secret_key_file";
+    const NAMES: PlaceNames =
+        PlaceNames { credential: CREDENTIAL, config_key: "api.secret_key_file", variable: KEY_VARIABLE };
+    const EMPTY: Self = Self::Empty;
+    const TOO_LONG: Self = Self::TooLong;
+    const NOT_TEXT: Self = Self::NotPrintable;
 }
 
 /// Why a text cannot be a key. The error shows no part of the text.

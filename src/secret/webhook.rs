@@ -1,8 +1,6 @@
 //! The webhook's secret: where it is found, and whether it signed a body.
 //!
-//! The places are those of the secret key: systemd's credential, the file that the configuration
-//! names, the environment. The first one that exists is used. A place that exists and cannot be
-//! used is an error.
+//! The places are those of the secret key.
 //!
 //! Invariants: no error and no `Debug` output shows any part of a secret. No other module reads its
 //! text. A signature is compared in constant time.
@@ -12,15 +10,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use ring::hmac;
-use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::key::{CREDENTIALS_VARIABLE, MOST_BYTES, OTHERS, read_file};
 use super::mask;
+use super::place::{self, MOST_BYTES, PlaceNames, SecretError, SecretFault, SecretSource};
 
 /// The file of systemd's credential (`LoadCredential=komoju-webhook-secret:…`).
 const CREDENTIAL: &str = "komoju-webhook-secret";
@@ -47,25 +43,8 @@ impl WebhookSecret {
     pub fn find(
         secret_file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<(Self, WebhookSource), WebhookSecretError> {
-        if let Some(directory) = env(CREDENTIALS_VARIABLE).filter(|path| !path.is_empty()) {
-            let place = WebhookPlace::Credential(Path::new(&directory).join(CREDENTIAL));
-            match from_file(place) {
-                Err(WebhookSecretError::Unreadable { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound => {}
-                // The unit provides an empty credential where the file that it loads is missing.
-                Err(WebhookSecretError::Unusable { fault: WebhookSecretFault::Empty, .. }) => {}
-                found => return found,
-            }
-        }
-        if let Some(path) = secret_file {
-            return from_file(WebhookPlace::File(path.to_owned()));
-        }
-        if let Some(value) = env(VARIABLE) {
-            let value = Zeroizing::new(value.into_encoded_bytes());
-            return from_bytes(&value, WebhookSource { place: WebhookPlace::Environment, mode: None });
-        }
-        Err(WebhookSecretError::Nowhere)
+    ) -> Result<(Self, SecretSource), WebhookSecretError> {
+        place::find(secret_file, env, Self::parse)
     }
 
     /// Returns the secrets in a text: one on each line, the newer one first.
@@ -109,16 +88,13 @@ impl WebhookSecret {
     }
 
     /// Returns what is unusual about the secret or its place, although it works.
-    pub fn warnings(&self, source: &WebhookSource) -> Vec<WebhookSecretWarning> {
+    pub fn warnings(&self, source: &SecretSource) -> Vec<WebhookSecretWarning> {
         let mut warnings = Vec::new();
         if self.each().any(|secret| secret.expose_secret().chars().count() < SHORTEST) {
             warnings.push(WebhookSecretWarning::Short);
         }
-        if let (Some(path), Some(mode)) = (source.place.path(), source.mode)
-            && mode & OTHERS != 0
-        {
-            warnings.push(WebhookSecretWarning::OpenToAllUsers { path: path.to_owned(), mode });
-        }
+        let open = source.open_to_all_users();
+        warnings.extend(open.map(|(path, mode)| WebhookSecretWarning::OpenToAllUsers { path, mode }));
         warnings
     }
 
@@ -133,109 +109,23 @@ impl fmt::Debug for WebhookSecret {
     }
 }
 
-/// Reads the secret from a file.
-fn from_file(place: WebhookPlace) -> Result<(WebhookSecret, WebhookSource), WebhookSecretError> {
-    match read_file(place.path().unwrap_or(Path::new(""))) {
-        Ok((bytes, mode)) => from_bytes(&bytes, WebhookSource { place, mode: Some(mode) }),
-        Err(source) => Err(WebhookSecretError::Unreadable { place, source }),
-    }
-}
-
-/// Reads the secret from the bytes of a source.
-fn from_bytes(
-    bytes: &[u8],
-    source: WebhookSource,
-) -> Result<(WebhookSecret, WebhookSource), WebhookSecretError> {
-    let secret = match str::from_utf8(bytes) {
-        _ if bytes.len() as u64 > MOST_BYTES => Err(WebhookSecretFault::TooLong),
-        Err(_) => Err(WebhookSecretFault::NotText),
-        Ok(text) => WebhookSecret::parse(text),
-    };
-    match secret {
-        Ok(secret) => Ok((secret, source)),
-        Err(fault) => Err(WebhookSecretError::Unusable { place: source.place, fault }),
-    }
-}
-
-/// Where the secret was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookSource {
-    /// The place.
-    pub place: WebhookPlace,
-    /// The permission bits of its file; none for the environment.
-    pub mode: Option<u32>,
-}
-
-impl fmt::Display for WebhookSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)
-    }
-}
-
-/// A place where the webhook's secret may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WebhookPlace {
-    /// systemd's credential for the unit.
-    Credential(PathBuf),
-    /// The file that `webhook.secret_file` names.
-    File(PathBuf),
-    /// The variable `KOMOJU_WEBHOOK_SECRET`.
-    Environment,
-}
-
-impl WebhookPlace {
-    /// Returns the file of this place.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Credential(path) | Self::File(path) => Some(path),
-            Self::Environment => None,
-        }
-    }
-}
-
-impl fmt::Display for WebhookPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credential(path) => write!(f, "systemd's credential {}", path.display()),
-            Self::File(path) => write!(f, "the file {} (webhook.secret_file)", path.display()),
-            Self::Environment => write!(f, "the variable {VARIABLE}"),
-        }
-    }
-}
-
 /// Why there is no usable secret.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookSecretError {
-    /// None of the three places has a secret.
-    #[error(
-        "webhook.listen is set, and there is no secret for webhooks. Looked for, in this order:
+pub type WebhookSecretError = SecretError<WebhookSecretFault>;
+
+impl SecretFault for WebhookSecretFault {
+    const SUBJECT: &str = "the secret of webhooks";
+    const NOWHERE: &str = "webhook.listen is set, and there is no secret for webhooks. Looked for, in this order:
   1. $CREDENTIALS_DIRECTORY/komoju-webhook-secret, systemd's credential: no such file, or an empty one
   2. the file that webhook.secret_file names: not set
   3. the variable KOMOJU_WEBHOOK_SECRET: not set
 Write the secret that the webhook has in KOMOJU's dashboard into /etc/komoju-sync/webhook-secret (owner root, mode 0400), \
          from where the installed service loads it (NAME.webhook-secret for komoju-sync@NAME), and start it again; without \
-         that service, into a file that only the user of this process may read, and name that file in webhook.secret_file"
-    )]
-    Nowhere,
-    /// A place exists, or is configured, and could not be read.
-    #[error(
-        "the secret of webhooks could not be read from {place}; check that it exists and that the \
-         user of this process may read it"
-    )]
-    Unreadable {
-        /// The place that should have the secret.
-        place: WebhookPlace,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The text that was found cannot be a secret.
-    #[error("the secret of webhooks from {place} cannot be used: {fault}")]
-    Unusable {
-        /// Where it was found.
-        place: WebhookPlace,
-        /// What is wrong with it.
-        fault: WebhookSecretFault,
-    },
+         that service, into a file that only the user of this process may read, and name that file in webhook.secret_file";
+    const NAMES: PlaceNames =
+        PlaceNames { credential: CREDENTIAL, config_key: "webhook.secret_file", variable: VARIABLE };
+    const EMPTY: Self = Self::Empty;
+    const TOO_LONG: Self = Self::TooLong;
+    const NOT_TEXT: Self = Self::NotText;
 }
 
 /// Why a text cannot be the webhook's secret. The error shows no part of the text.

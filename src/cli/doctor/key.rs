@@ -2,7 +2,7 @@
 //! shown.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::access::{Ownership, Users};
 use super::finding::DoctorFindings;
@@ -10,7 +10,7 @@ use super::rules::{FileKind, broken};
 use super::{DoctorFinding, Exit, RUN_AS_ROOT, quoted};
 use crate::cli::service_key::{OWNER_AND_MODE, ServiceKey};
 use crate::config::Api;
-use crate::secret::{KeyError, KeyPlace, KeySource, KeyWarning, SecretKey};
+use crate::secret::{KeyError, KeyWarning, SecretKey, SecretPlace, SecretSource};
 
 const CHECK: &str = "key";
 
@@ -63,7 +63,7 @@ fn not_found(error: &KeyError, unit_key: &ServiceKey, users: &Users) -> DoctorFi
         }
         KeyError::Unreadable { place, source } => {
             let finding = format!("{} cannot be read: {source}", shown(place));
-            let path = path(place).map_or_else(|| shown(place), |path| quoted(path));
+            let path = place.path().map_or_else(|| shown(place), |path| quoted(path));
             fail(Exit::Usage, finding, format!("give it to the service: chown {} {path}", service.name))
         }
         KeyError::Unusable { place, fault } => fail(
@@ -93,7 +93,7 @@ fn how_to_install(unit_key: &ServiceKey, service: &str) -> String {
 fn classify(
     mut findings: DoctorFindings,
     key: &SecretKey,
-    source: &KeySource,
+    source: &SecretSource,
     is_units: bool,
     users: &Users,
 ) -> Vec<DoctorFinding> {
@@ -103,20 +103,20 @@ fn classify(
         findings.fail(Exit::Usage, finding, "copy the secret key (sk_…) from KOMOJU's dashboard");
     }
     match &source.place {
-        KeyPlace::Environment => findings.warn(
+        SecretPlace::Environment { .. } => findings.warn(
             format!("the key comes from ${VARIABLE} ({kind})"),
             "root, this user and every child of the process that set it can see it there: prefer systemd's credential \
              komoju-secret-key, or a file named in api.secret_key_file",
         ),
-        KeyPlace::File(path) => {
+        SecretPlace::File { path, .. } => {
             let rule = if is_units { FileKind::UnitKey } else { FileKind::Key };
             let file = std::fs::metadata(path).map(|file| Ownership::of(&file));
             findings.extend(file.into_iter().flat_map(|file| broken(CHECK, rule, &[(path, &file)], users)));
         }
         // systemd sets the owner and the mode of these.
-        KeyPlace::Credential(_) => {}
+        SecretPlace::Credential(_) => {}
     }
-    if path(&source.place).is_some() && std::env::var_os(VARIABLE).is_some() {
+    if source.place.path().is_some() && std::env::var_os(VARIABLE).is_some() {
         let finding = format!("${VARIABLE} is set too, and not used: {place} comes first");
         findings.warn(finding, format!("unset {VARIABLE}"));
     }
@@ -140,15 +140,8 @@ fn kind(key: &SecretKey) -> &'static str {
     }
 }
 
-fn path(place: &KeyPlace) -> Option<&PathBuf> {
-    match place {
-        KeyPlace::Credential(path) | KeyPlace::File(path) => Some(path),
-        KeyPlace::Environment => None,
-    }
-}
-
-fn shown(place: &KeyPlace) -> String {
-    path(place).map_or_else(|| format!("${VARIABLE}"), |path| path.display().to_string())
+fn shown(place: &SecretPlace) -> String {
+    place.path().map_or_else(|| format!("${VARIABLE}"), |path| path.display().to_string())
 }
 
 #[cfg(test)]
@@ -159,7 +152,7 @@ mod tests {
     #[test]
     fn key_that_is_denied_advises_root_or_the_service() {
         let denied = KeyError::Unreadable {
-            place: KeyPlace::File("/k".into()),
+            place: SecretPlace::Credential("/k".into()),
             source: ErrorKind::PermissionDenied.into(),
         };
         let unit_key = ServiceKey::of(Path::new("/etc/config.toml"));

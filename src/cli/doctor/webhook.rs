@@ -9,7 +9,7 @@ use super::finding::DoctorFindings;
 use super::{DoctorFinding, Exit, RUN_AS_ROOT, quoted};
 use crate::cli::service_key::{OWNER_AND_MODE, ServiceKey};
 use crate::config::Webhook;
-use crate::secret::{WebhookSecret, WebhookSecretError, WebhookSecretWarning, WebhookSource};
+use crate::secret::{SecretSource, WebhookSecret, WebhookSecretError, WebhookSecretWarning};
 
 const CHECK: &str = "webhook";
 
@@ -44,7 +44,7 @@ pub(super) fn check(webhook: &Webhook, config_file: &Path, users: &Users) -> Vec
 fn classify(
     mut findings: DoctorFindings,
     secret: &WebhookSecret,
-    source: &WebhookSource,
+    source: &SecretSource,
     listen: &str,
 ) -> Vec<DoctorFinding> {
     for warning in secret.warnings(source) {

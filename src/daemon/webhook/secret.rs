@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::config::Webhook;
 use crate::daemon::chain;
-use crate::secret::{WebhookPlace, WebhookSecret, WebhookSecretError, WebhookSource};
+use crate::secret::{SecretPlace, SecretSource, WebhookSecret, WebhookSecretError};
 
 /// The secret that signatures are verified with.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl SecretInUse {
                 return;
             }
         };
-        if !matches!(source.place, WebhookPlace::File(_)) {
+        if !matches!(source.place, SecretPlace::File { .. }) {
             tracing::warn!(
                 "SIGHUP: the secret of webhooks in {source} is read only at the start; to change it, run: systemctl restart komoju-sync"
             );
@@ -56,12 +56,12 @@ impl SecretInUse {
     }
 }
 
-fn find(secret_file: &Option<PathBuf>) -> Result<(WebhookSecret, WebhookSource), WebhookSecretError> {
+fn find(secret_file: &Option<PathBuf>) -> Result<(WebhookSecret, SecretSource), WebhookSecretError> {
     WebhookSecret::find(secret_file.as_deref(), &|name| std::env::var_os(name))
 }
 
 /// Hides the secret in all texts, and logs what is unusual about it.
-fn accept(secret: &WebhookSecret, source: &WebhookSource) {
+fn accept(secret: &WebhookSecret, source: &SecretSource) {
     secret.remember();
     for warning in secret.warnings(source) {
         tracing::warn!("{warning}");

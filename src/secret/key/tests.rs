@@ -1,10 +1,12 @@
 use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
+use super::super::place::{CREDENTIALS_VARIABLE, SecretPlace};
 use super::*;
 
 const KEY: &str = "sk_test_0123456789abcdef";
 
-fn find(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<(SecretKey, KeySource), KeyError> {
+fn find(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<(SecretKey, SecretSource), KeyError> {
     SecretKey::find(file, &|name| {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
     })
@@ -71,7 +73,7 @@ fn place_that_cannot_be_used_is_an_error_before_later_places() {
     let (directory, ..) = places();
     let missing = directory.path().join("missing");
     let error = find(Some(&missing), &[(KEY_VARIABLE, KEY)]).unwrap_err();
-    assert!(matches!(error, KeyError::Unreadable { place: KeyPlace::File(_), .. }), "{error}");
+    assert!(matches!(error, KeyError::Unreadable { place: SecretPlace::File { .. }, .. }), "{error}");
     assert!(error.to_string().contains("missing (api.secret_key_file)"), "{error}");
 
     let credential = directory.path().join(CREDENTIAL);

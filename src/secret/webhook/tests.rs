@@ -1,6 +1,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::super::place::CREDENTIALS_VARIABLE;
 use super::*;
 
 /// RFC 4231, test case 2: HMAC-SHA256 of "what do ya want for nothing?" with the key "Jefe".
@@ -13,7 +14,7 @@ const BODY: &[u8] = b"what do ya want for nothing?";
 fn find(
     file: Option<&Path>,
     variables: &[(&str, &str)],
-) -> Result<(WebhookSecret, WebhookSource), WebhookSecretError> {
+) -> Result<(WebhookSecret, SecretSource), WebhookSecretError> {
     WebhookSecret::find(file, &|name| {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
     })
