@@ -40,7 +40,6 @@ use super::{ConfigFile, Exit, signals};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::secret::Masker;
-use crate::store::Holder;
 use crate::store::file::place::for_shell as quoted;
 
 /// The checks that need the configuration.
@@ -141,7 +140,7 @@ async fn with_config(
     let clock = SystemClock::shared();
     let path = &config.database.path;
     let holder = database::holder(path);
-    let users = Users::of(path, holder.as_ref().and_then(Holder::process));
+    let users = Users::of(path, holder.as_ref().and_then(|holder| holder.process));
     let holder = holder.map(|holder| holder.name);
     report.add(configuration::check(file, config, findings, &users))?;
 

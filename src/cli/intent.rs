@@ -111,13 +111,10 @@ enum Sender {
 }
 
 fn sender(path: &Path) -> Result<Sender, StoreError> {
-    // The lock file names the holder's command in this form.
-    let holder = Instance::holder(path)?.map(|holder| holder.name).unwrap_or_default();
-    let is = |command: &str| holder.starts_with(&format!("`komoju-sync {command}`"));
-    Ok(match holder.as_str() {
-        "" => Sender::None,
-        _ if is("run") || is("demo") => Sender::Daemon,
-        _ if is("restore") || is("rebuild") => Sender::None,
+    let Some(holder) = Instance::holder(path)? else { return Ok(Sender::None) };
+    Ok(match holder.command.as_deref() {
+        Some("run" | "demo") => Sender::Daemon,
+        Some("restore" | "rebuild") => Sender::None,
         _ => Sender::Sync,
     })
 }

@@ -63,7 +63,7 @@ fn not_found(error: &KeyError, unit_key: &ServiceKey, users: &Users) -> DoctorFi
         }
         KeyError::Unreadable { place, source } => {
             let finding = format!("{} cannot be read: {source}", shown(place));
-            let path = place.path().map_or_else(|| shown(place), |path| quoted(path));
+            let path = place.path().map_or_else(|| shown(place), quoted);
             fail(Exit::Usage, finding, format!("give it to the service: chown {} {path}", service.name))
         }
         KeyError::Unusable { place, fault } => fail(

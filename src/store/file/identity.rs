@@ -198,9 +198,14 @@ impl Drop for InodeLock {
     }
 }
 
+/// Returns the process that holds the lock of an inode.
+pub(in crate::store) fn holder(identity: FileIdentity) -> Option<u32> {
+    processes::flock_holder(identity.inode)
+}
+
 /// Returns the name of the process that holds the lock of an inode, and since when it runs.
 pub(in crate::store) fn name_of_holder(identity: FileIdentity) -> String {
-    let Some(process) = processes::flock_holder(identity.inode) else { return "another process".to_owned() };
+    let Some(process) = holder(identity) else { return "another process".to_owned() };
     let since = processes::started_at(process).map(|at| format!(" since {}", komoju_core::time::written(at)));
     let name = processes::name(process).unwrap_or_default();
     format!("`{name}` (process {process}){}", since.unwrap_or_default())

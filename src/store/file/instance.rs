@@ -44,16 +44,22 @@ pub struct Instance {
 /// The process that works on a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its command, its process id, and since when it holds the database.
+    /// Its command, its process id, and since when it holds the database, for messages.
     pub name: String,
+    /// Its command, such as `run`. `None` if it has the file open under another name.
+    pub command: Option<String>,
+    /// Its process id, if it is known.
+    pub process: Option<u32>,
     /// Why it cannot use the database for now, and since when.
     pub trouble: Option<String>,
 }
 
 impl Holder {
-    /// Returns the process id, which is part of the name.
-    pub fn process(&self) -> Option<u32> {
-        self.name.split_once("(process ")?.1.split_once(')')?.0.parse().ok()
+    /// Returns the holder that the text of a lock file names.
+    fn named_in(lock: &File) -> Self {
+        let LockText { holder, command, process, trouble, log: _ } = LockText::read(lock);
+        let name = if holder.is_empty() { "another komoju-sync".to_owned() } else { holder };
+        Self { name, command, process, trouble }
     }
 }
 
@@ -84,15 +90,20 @@ impl Instance {
             }
             match lock.try_lock_shared() {
                 Ok(()) => lock.unlock().map_err(|e| file_error("cannot be unlocked", e))?,
-                Err(_) => return Err(in_use(name_in(&lock))),
+                Err(_) => return Err(in_use(Holder::named_in(&lock).name)),
             }
             retries.again()?;
         }
         let inode = lock_inode(path, &mut retries)?;
         let log = LockText::read(&lock).log;
-        let holder =
-            format!("`komoju-sync {command}` (process {}) since {}", std::process::id(), time::written(now));
-        let text = LockText { holder, log: log.clone(), trouble: None };
+        let process = std::process::id();
+        let text = LockText {
+            holder: format!("`komoju-sync {command}` (process {process}) since {}", time::written(now)),
+            command: Some(command.to_owned()),
+            process: Some(process),
+            log: log.clone(),
+            trouble: None,
+        };
         text.write(&lock).map_err(|e| file_error("cannot be written", e))?;
         let path = path.to_owned();
         let (inode, lock, text) = (Mutex::new(inode), Mutex::new(Some(lock)), Mutex::new(text));
@@ -192,10 +203,7 @@ impl Instance {
             match lock.try_lock_shared() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    return Err(ShareError::Held(Holder {
-                        name: name_in(lock),
-                        trouble: LockText::read(lock).trouble,
-                    }));
+                    return Err(ShareError::Held(Holder::named_in(lock)));
                 }
                 Err(TryLockError::Error(e)) => return Err(failed("cannot be locked", e)),
             }
@@ -204,7 +212,12 @@ impl Instance {
         // reports the error.
         let inode = match InodeLock::take(path, LockMode::Shared) {
             Err(LockRefusal::Exclusive(identity)) => {
-                return Err(ShareError::Held(Holder { name: under_another_name(identity), trouble: None }));
+                return Err(ShareError::Held(Holder {
+                    name: under_another_name(identity),
+                    command: None,
+                    process: identity::holder(identity),
+                    trouble: None,
+                }));
             }
             other => other.ok().flatten(),
         };
@@ -314,13 +327,6 @@ fn lock_inode(path: &Path, retries: &mut LockRetries<'_>) -> Result<Option<Inode
                 return Err(StoreError::File { path: path.to_owned(), what: "cannot be opened", source });
             }
         }
-    }
-}
-
-fn name_in(lock: &File) -> String {
-    match LockText::read(lock).holder {
-        name if name.is_empty() => "another komoju-sync".to_owned(),
-        name => name,
     }
 }
 

@@ -28,8 +28,12 @@ pub struct LogMark {
 /// The text of a lock file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct LockText {
-    /// The last holder, and since when it held the lock.
+    /// The last holder, and since when it held the lock, for a reader of the file.
     pub(in crate::store) holder: String,
+    /// The holder's command, such as `run`.
+    pub(in crate::store) command: Option<String>,
+    /// The holder's process id.
+    pub(in crate::store) process: Option<u32>,
     /// The head of the change log when it was last written here. The log may have grown since.
     pub(in crate::store) log: Option<LogMark>,
     /// Why the holder cannot use the database for now.
@@ -51,6 +55,8 @@ impl LockText {
         let mut parsed = Self { holder, ..Self::default() };
         for line in lines {
             match line.split_once(' ') {
+                Some(("command", command)) => parsed.command = Some(command.to_owned()),
+                Some(("process", process)) => parsed.process = process.parse().ok(),
                 Some(("log", mark)) => {
                     parsed.log = mark.split_once(' ').and_then(|(log_id, head)| {
                         Some(LogMark { log_id: log_id.to_owned(), head: head.parse().ok()? })
@@ -70,6 +76,12 @@ impl LockText {
 
     fn format(&self) -> String {
         let mut text = format!("{}\n", one_line(&self.holder));
+        if let Some(command) = &self.command {
+            text += &format!("command {}\n", one_line(command));
+        }
+        if let Some(process) = self.process {
+            text += &format!("process {process}\n");
+        }
         if let Some(LogMark { log_id, head }) = &self.log {
             text += &format!("log {log_id} {head}\n");
         }
@@ -101,9 +113,11 @@ mod tests {
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let old = LockText::read(&file);
         assert_eq!(old.holder, "`komoju-sync run` (process 7) since then");
-        assert_eq!((old.log, old.trouble), (None, None));
+        assert_eq!((old.command, old.process, old.log, old.trouble), (None, None, None, None));
         let mut text = LockText {
             holder: "another".into(),
+            command: Some("run".into()),
+            process: Some(7),
             log: Some(LogMark { log_id: "ab".into(), head: Head { seq: 12, chain: [7; 32] } }),
             trouble: Some("no room\nleft".into()),
         };

@@ -11,7 +11,7 @@ use crate::store::{Instance, sibling};
 pub fn of(path: &Path) -> Vec<String> {
     let Ok(real) = path.canonicalize() else { return Vec::new() };
     let Ok(shm) = std::fs::metadata(sibling(&real, "-shm")) else { return Vec::new() };
-    let instance = Instance::holder(path).ok().flatten().and_then(|holder| holder.process());
+    let instance = Instance::holder(path).ok().flatten().and_then(|holder| holder.process);
     let is_ours = |process: &u32| *process == std::process::id() || Some(*process) == instance;
     let readers = processes::readers(shm.ino()).into_iter().filter(|process| !is_ours(process));
     readers.map(processes::named).collect()

@@ -85,7 +85,7 @@ fn log_mark_is_kept_for_the_next_instance() {
     instance.note_log(mark.clone());
     instance.note_trouble(Some("since then: no room".into()));
     let holder = Instance::holder(&path).unwrap().unwrap();
-    assert_eq!(holder.process(), Some(std::process::id()));
+    assert_eq!(holder.process, Some(std::process::id()));
     assert_eq!(holder.trouble.as_deref(), Some("since then: no room"));
     drop(instance);
     until_free(&path);
