@@ -366,6 +366,8 @@ fn capture_all_logs() {
     ONCE.call_once(|| {
         let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
         all.with_writer(|| Capture).init();
+        // A case that runs only the program itself logs nothing else in this process.
+        tracing::debug!("the log is captured");
     });
 }
 
