@@ -292,4 +292,25 @@ mod tests {
             assert_eq!(CustomerId::new(text).unwrap().can_be_requested(), askable, "{text}");
         }
     }
+
+    #[test]
+    fn only_the_mark_true_makes_a_customer_deleted() {
+        for (text, is_deleted) in [
+            (r#"{"id":"a","deleted":true}"#, true),
+            (r#"{"id":"a","deleted":false}"#, false),
+            (r#"{"id":"a","deleted":"true"}"#, false),
+            (r#"{"id":"a"}"#, false),
+        ] {
+            assert_eq!(parsed(text).unwrap().is_deleted(), is_deleted, "{text}");
+        }
+    }
+
+    #[test]
+    fn customer_of_exactly_the_largest_size_is_accepted() {
+        let text = |bytes: usize| format!(r#"{{"id":"{}"}}"#, "x".repeat(bytes - r#"{"id":""}"#.len()));
+        assert_eq!(check_size(text(LONGEST).as_bytes()), Ok(()));
+        let larger = BadCustomer::TooLarge { bytes: Some(LONGEST + 1) };
+        assert_eq!(check_size(text(LONGEST + 1).as_bytes()), Err(larger.clone()));
+        assert!(larger.to_string().contains(&format!("{} bytes", LONGEST + 1)), "{larger}");
+    }
 }

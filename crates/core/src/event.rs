@@ -213,4 +213,23 @@ mod tests {
         assert_eq!(local_time(at(100), at(1060), at(1000)), at(160));
         assert_eq!(local_time(at(100), at(940), at(1000)), at(40));
     }
+
+    #[test]
+    fn page_counts_events_of_every_type_and_keeps_the_newest_time() {
+        let mut page = EventPage::default();
+        assert!(page.is_empty());
+        page.add(Some(&json!({"id": "a", "type": "customer.updated", "data": "c", "created_at": 1000})));
+        page.add(Some(&json!({"id": "b", "type": "payment.captured", "created_at": "1970-01-01T00:30:00Z"})));
+        page.add(Some(&json!({"id": "c"})));
+        page.add(None);
+        assert_eq!((page.events.len(), page.others, page.len(), page.is_empty()), (1, 3, 4, false));
+        assert_eq!(page.newest, Some(Timestamp::from_second(1800).unwrap()));
+    }
+
+    #[test]
+    fn event_with_an_empty_id_is_recognized_by_its_content() {
+        let id = |data: &str| read(json!({"id": "", "type": "customer.updated", "data": data})).id;
+        assert_eq!(id("c"), id("c"));
+        assert_ne!(id("c"), id("d"));
+    }
 }

@@ -86,4 +86,15 @@ mod tests {
             assert_eq!(hints.promised_pages(), promised, "{hints:?}");
         }
     }
+
+    #[test]
+    fn page_with_only_an_unreadable_or_a_deleted_customer_is_not_empty() {
+        assert!(Page::default().is_empty());
+        let unreadable = Unreadable::new(b"7", Some(1), crate::BadCustomer::NotAnObject);
+        let page = Page { unreadable: vec![unreadable], ..Page::default() };
+        assert_eq!((page.len(), page.is_empty()), (1, false));
+        let deleted = RawCustomer::from_value(&serde_json::json!({"id": "a", "deleted": true})).unwrap();
+        let page = Page { deleted: vec![deleted], ..Page::default() };
+        assert_eq!((page.len(), page.is_empty()), (1, false));
+    }
 }

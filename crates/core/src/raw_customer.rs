@@ -221,4 +221,16 @@ mod tests {
         assert_eq!(listed(&list(MOST_VALUES)).unwrap_err(), BadCustomer::TooManyValues);
         assert!(listed(&list(MOST_VALUES - 10)).is_ok());
     }
+
+    #[test]
+    fn only_the_mark_true_makes_a_listed_customer_deleted() {
+        for (text, is_deleted) in [
+            (r#"{"id":"a","deleted":true}"#, true),
+            (r#"{"id":"a","deleted":false}"#, false),
+            (r#"{"id":"a","deleted":null}"#, false),
+            (r#"{"id":"a"}"#, false),
+        ] {
+            assert_eq!(listed(text).unwrap().is_deleted(), is_deleted, "{text}");
+        }
+    }
 }

@@ -95,4 +95,20 @@ mod tests {
         }
         assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(1025))), None);
     }
+
+    #[test]
+    fn digest_is_that_of_the_id_or_else_of_the_text() {
+        let digest = |text: &str| Unreadable::new(text.as_bytes(), None, BadCustomer::NoId).digest();
+        assert_eq!(digest(r#"{"id":"a","n":1}"#), digest(r#"{"id":"a","n":2}"#));
+        assert_ne!(digest(r#"{"id":"a"}"#), digest(r#"{"id":"b"}"#));
+        assert_ne!(digest("1"), digest("2"));
+    }
+
+    #[test]
+    fn unreadable_customer_is_named_by_what_is_known() {
+        assert_eq!(phrase(Some("a"), Some(3), Some(5)), "customer a (page 3, position 5)");
+        assert_eq!(phrase(Some("a"), None, None), "customer a");
+        assert_eq!(phrase(None, Some(3), Some(5)), "the customer at page 3, position 5");
+        assert_eq!(phrase(None, Some(3), None), "a customer");
+    }
 }

@@ -202,3 +202,13 @@ fn stored_create_without_parameters_is_still_parsed() {
         assert!(Intent::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn white_space_controls_and_parts_of_an_address_are_refused_in_a_customers_id() {
+    for c in [' ', '\u{3000}', '\t', '\u{7}', '\u{7f}', '/', '\\', '%', '?', '#'] {
+        assert!(is_refused_in_id(c), "{c:?}");
+    }
+    for c in ['a', 'é', '顧', '@', '_', '-', '.'] {
+        assert!(!is_refused_in_id(c), "{c:?}");
+    }
+}

@@ -129,4 +129,13 @@ mod tests {
         assert_eq!(KeyMatch::new(&[Gone, Unclear, Gone]), KeyMatch::Unknown);
         assert_eq!(KeyMatch::new(&[]), KeyMatch::Other, "no customer can prove the account");
     }
+
+    #[test]
+    fn each_plan_has_a_sentence_of_its_own() {
+        use AccountPlan::{Proceed, Refuse, RequestKnown, Resume, TakeOver};
+        let sentences = [Proceed, Resume, TakeOver, RequestKnown, Refuse].map(|plan| plan.to_string());
+        assert!(sentences.iter().all(|sentence| sentence.contains("key")), "{sentences:?}");
+        let distinct: std::collections::BTreeSet<_> = sentences.iter().collect();
+        assert_eq!(distinct.len(), sentences.len());
+    }
 }

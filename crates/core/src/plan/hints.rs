@@ -238,4 +238,10 @@ mod tests {
         assert_eq!(missing_rate.take_excess(), Some(11));
         assert_eq!(missing_rate.take_excess(), None, "the answers are forgotten");
     }
+
+    #[test]
+    fn step_is_one_phrase() {
+        assert_eq!(HintStep::Close.to_string(), "close the hint");
+        assert_eq!(again(1060, true).to_string(), "request the customer again at 1970-01-01T00:17:40Z");
+    }
 }

@@ -145,6 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn replaced_state_is_recognized_behind_a_newer_push() {
+        let history = [
+            entry(ChangeKind::Updated, Origin::Intent, 100, Some("two")),
+            entry(ChangeKind::Updated, Origin::Sweep, 50, Some("one")),
+        ];
+        let deferred = checked("one", 104, &history).unwrap();
+        assert_eq!((deferred.until, deferred.is_replaced), (at(220), true));
+    }
+
+    #[test]
     fn old_state_with_a_hidden_source_is_still_deferred() {
         let history = [entry(ChangeKind::Updated, Origin::Sweep, 100, Some("two"))];
         let hidden = customer("two").with("source", Some(Value::Null));

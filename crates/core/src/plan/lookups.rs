@@ -112,4 +112,12 @@ mod tests {
         assert_eq!(tries, [TRIES, TRIES, TRIES, 1]);
         assert_eq!(LookupBudget::unlimited(PassKind::Probe).tries(), 1);
     }
+
+    #[test]
+    fn budget_counts_what_is_left_and_what_was_unclear() {
+        let mut budget = LookupBudget::unlimited(PassKind::Sweep);
+        budget.limit(250);
+        [true, false, true].into_iter().for_each(|is_clear| budget.spend(is_clear));
+        assert_eq!((budget.left(), budget.unclear()), (247, 1));
+    }
 }

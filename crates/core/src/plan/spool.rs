@@ -375,4 +375,18 @@ mod tests {
             assert_eq!((paths(&plan), plan.is_cut), (vec![], second < 10), "after {second} s");
         }
     }
+
+    #[test]
+    fn content_is_the_same_after_a_rename_and_not_after_a_write() {
+        let read = Stamp { dev: 1, ino: 2, len: 3, modified: (4, 5), changed: (4, 5) };
+        assert!(read.is_same_content(&Stamp { changed: (9, 0), ..read }));
+        for written in [
+            Stamp { len: 4, ..read },
+            Stamp { modified: (4, 6), ..read },
+            Stamp { ino: 3, ..read },
+            Stamp { dev: 2, ..read },
+        ] {
+            assert!(!read.is_same_content(&written), "{written:?}");
+        }
+    }
 }

@@ -169,5 +169,7 @@ mod tests {
         );
         let tally = Tally { created: 1, updated: 1, deleted: 1, ..Tally::default() };
         assert_eq!(plan.tally(), tally);
+        let restored = WritePlan(vec![record("a", ChangeKind::Restored), record("b", ChangeKind::Restored)]);
+        assert_eq!(restored.tally(), Tally { restored: 2, ..Tally::default() });
     }
 }

@@ -246,3 +246,51 @@ fn hint(call: &ApiCall, cause: &ErrorCause) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(call: ApiCall, status: u16) -> RemoteError {
+        let api_error = ApiError { status, code: None, message: None, param: None };
+        RemoteError { call, cause: ErrorCause::Rejected(api_error), retry_after: None }
+    }
+
+    #[test]
+    fn only_404_and_410_say_that_there_is_no_such_customer() {
+        for (status, is_not_found) in [(404, true), (410, true), (400, false), (422, false)] {
+            let error = rejected(ApiCall::Show { id: "a".into() }, status);
+            assert_eq!((error.is_not_found(), error.status()), (is_not_found, Some(status)));
+            assert!(!error.is_too_large());
+        }
+    }
+
+    #[test]
+    fn answer_that_is_too_large_has_no_status() {
+        let page = TruncatedPage { per_page: None, last_page: None, first: None };
+        let cause = ErrorCause::TooLarge { limit_kib: 1, page };
+        let error = RemoteError { call: ApiCall::List { page: 1 }, cause, retry_after: None };
+        assert_eq!((error.is_too_large(), error.is_not_found(), error.status()), (true, false, None));
+    }
+
+    #[test]
+    fn first_page_that_is_not_found_advises_to_check_the_address() {
+        let advises = |call, status| rejected(call, status).to_string().contains("check that api.base_url");
+        assert!(advises(ApiCall::List { page: 1 }, 404));
+        assert!(!advises(ApiCall::List { page: 1 }, 400));
+        assert!(!advises(ApiCall::List { page: 2 }, 404));
+        assert!(!advises(ApiCall::Show { id: "a".into() }, 404));
+    }
+
+    #[test]
+    fn redirect_is_described_with_its_target() {
+        let shown =
+            |to: Option<&str>| ErrorCause::Redirected { status: 301, to: to.map(str::to_owned) }.to_string();
+        assert!(
+            shown(Some("https://b")).contains("a redirect to https://b;"),
+            "{}",
+            shown(Some("https://b"))
+        );
+        assert!(shown(None).contains("a redirect without a target;"), "{}", shown(None));
+    }
+}

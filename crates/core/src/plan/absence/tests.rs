@@ -348,3 +348,17 @@ fn approved_deletions_need_no_canary_if_no_customer_is_left() {
     assert_eq!(api.recorded.len(), 0);
     assert!(findings.lacks_canary);
 }
+
+#[test]
+fn check_counts_the_customers_that_may_still_be_requested() {
+    let plan = AbsencePlan::new(3, 0, 10);
+    let check = AbsenceCheck::of_sweep(
+        plan,
+        vec![1, 2, 3],
+        &HashMap::new(),
+        vec![7, 8],
+        DeletePolicy::Record,
+        vec![id("a")],
+    );
+    assert_eq!(check.left(), 5);
+}

@@ -137,49 +137,6 @@ fn plain_updates_and_deletes_with_an_unknown_outcome_are_sent_again() {
 }
 
 #[test]
-fn expectation_is_compared_with_the_customer_and_a_difference_parks() {
-    let mut intent = update(json!({"email": "b"}));
-    intent["expect"] = json!({"email": "a"});
-    let mut facts = facts(intent, OutcomeStatus::Known);
-    facts.consistency = Consistency::seconds(60);
-    let key_refused = error(ErrorCause::KeyRefused(api_error(401)));
-    let cases = [
-        (None, "read customer c"),
-        (shows(json!({"email": "a"})), "send"),
-        (shows(json!({"email": "x"})), "find the last push of customer c in the log"),
-        (reading(Ok(CustomerAnswer::NotFound)), "send"),
-        (
-            reading(Ok(CustomerAnswer::Unreadable(unreadable("[]")))),
-            "GET /customers/c: the customer is unreadable",
-        ),
-        (
-            reading(Err(error(ErrorCause::Rejected(api_error(422))))),
-            "GET /customers page 1: answered HTTP 422",
-        ),
-        (reading(Err(key_refused)), "try again at once: "),
-    ];
-    for (reading, expected) in cases {
-        facts.reading = reading;
-        assert_plan(&facts, expected);
-    }
-    facts.reading = shows(json!({"email": "x"}));
-    facts.last_push = Some(LastPush(Some(began())));
-    assert_plan(&facts, "try again at 2026-06-01T12:01:00Z: the customer is not as expected, shortly after");
-    facts.last_push = Some(LastPush(None));
-    let AttemptStep::Finish(AttemptOutcome::Park { reason, detail }) = next_step(&facts) else {
-        panic!("no conflict")
-    };
-    assert_eq!(reason, "the customer is not as expected: email differs; nothing was sent");
-    let ours = json!({"email": "b"});
-    let kept = json!({"differs": ["email"], "base": {"email": "a"}, "theirs": {"id": "c", "email": "x"}, "ours": ours});
-    assert_eq!(detail, Some(kept));
-    // An earlier attempt of this intent may have made the difference.
-    facts.open.life.outcome = OutcomeStatus::Unknown;
-    facts.reading = shows(json!({"email": "b"}));
-    assert_plan(&facts, "send again");
-}
-
-#[test]
 fn update_with_a_token_is_read_back_before_it_is_sent_again() {
     let mut facts = facts(update(json!({"email": "b", "payment_details": "tok"})), OutcomeStatus::Unknown);
     facts.open.frozen.base = Some(customer(json!({"email": "a"})).body().to_owned());
@@ -404,3 +361,4 @@ fn window_that_cannot_be_read_delays_a_create_and_a_moving_one_only_where_its_ke
 }
 
 mod answers;
+mod expectation;

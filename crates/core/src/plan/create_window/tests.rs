@@ -161,6 +161,11 @@ fn page_over_the_limit_is_read_in_smaller_pages_down_to_one_customer() {
     let (requested, window) = read(KeyTrust::Expired, answers);
     assert_eq!(requested[..4], ["1/2", "1/1", "2/1", "3/1"]);
     assert_eq!(window.unwrap().coverage(), WindowCoverage::Partial);
+    // The total counts only the customer that is shown.
+    let one = Hints { per_page: Some(1), ..hints(1, 2) };
+    let answers = vec![Err(too_large()), Ok(page("A", one)), Err(too_large()), Ok(page("", one))];
+    let window = read(KeyTrust::Expired, answers).1.unwrap();
+    assert_eq!(window.coverage(), WindowCoverage::Partial, "a customer that is too large proves no absence");
     let (requested, window) = read(KeyTrust::Expired, vec![Err(too_large())]);
     assert_eq!(requested.len(), 102, "the first page, then a hundred customers and one more");
     assert!(matches!(window, Err(WindowError::Remote(RemoteError { cause: ErrorCause::Unusable(_), .. }))));

@@ -35,6 +35,10 @@ fn exact_list_is_read_to_its_last_page_and_a_full_last_page_costs_one_more() {
     assert_eq!(exact_walk(200, &[100, 100]), (3, WalkEnd::LastPage));
     assert_eq!(exact_walk(0, &[]), (1, WalkEnd::LastPage));
     assert_eq!(exact_walk(1, &[1]), (1, WalkEnd::LastPage));
+    let one_empty_page = Hints { last_page: Some(1), ..exact(0, 100) };
+    assert_eq!(walk(one_empty_page, 0, &[]).1, WalkEnd::LastPage);
+    let two_empty_pages = Hints { last_page: Some(2), ..exact(0, 100) };
+    assert_eq!(walk(two_empty_pages, 0, &[]).1, WalkEnd::Barren);
 }
 
 #[test]
