@@ -210,6 +210,7 @@ mod tests {
         let text = b" [ {\"a\":\"]}\\\"\"} ,NaN, [1,[2]] ,\"x,y\",{\"b\":'\xff'}] ";
         let found = values(items(text));
         assert_eq!(found, ["{\"a\":\"]}\\\"\"}", "NaN", "[1,[2]]", "\"x,y\"", "{\"b\":'\u{fffd}'}"]);
+        assert_eq!(values(items(br#"[{"a":"","b":1},2]"#)), [r#"{"a":"","b":1}"#, "2"]);
         let mut walk = items(b"[] x");
         assert_eq!((walk.next(), walk.end()), (None, Some(ScanEnd::Closed(2))));
     }

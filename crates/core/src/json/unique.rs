@@ -80,7 +80,12 @@ mod tests {
 
     #[test]
     fn repeated_key_is_found_at_any_depth_and_in_any_spelling() {
-        for text in [r#"{"a":1,"a":1}"#, r#"[0,{"b":{"a":[],"c":null,"a":{}}}]"#, r#"{"a":1,"\u0061":2}"#] {
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"[0,{"b":{"a":[],"c":null,"a":{}}}]"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":1,"a":{"b":1,"b":1}}"#,
+        ] {
             assert!(repeats_a_key(text.as_bytes()).unwrap(), "{text}");
         }
         for text in [

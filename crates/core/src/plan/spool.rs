@@ -377,6 +377,14 @@ mod tests {
     }
 
     #[test]
+    fn age_counts_from_the_last_touch_to_the_nanosecond() {
+        let touched = Stamp { modified: (START, 7), changed: (START + 1, 250_000_000), ..Stamp::default() };
+        let wall = Timestamp::from_second(START + 3).unwrap();
+        assert_eq!(touched.age(wall), Duration::from_millis(1750));
+        assert_eq!(touched.age(Timestamp::from_second(START).unwrap()), Duration::ZERO, "a clock set back");
+    }
+
+    #[test]
     fn content_is_the_same_after_a_rename_and_not_after_a_write() {
         let read = Stamp { dev: 1, ino: 2, len: 3, modified: (4, 5), changed: (4, 5) };
         assert!(read.is_same_content(&Stamp { changed: (9, 0), ..read }));

@@ -350,6 +350,11 @@ fn approved_deletions_need_no_canary_if_no_customer_is_left() {
 }
 
 #[test]
+fn reasons_have_the_names_that_the_database_holds() {
+    assert_eq!(HoldReason::ALL.map(HoldReason::word), ["too_many", "unproven", "restored"]);
+}
+
+#[test]
 fn check_counts_the_customers_that_may_still_be_requested() {
     let plan = AbsencePlan::new(3, 0, 10);
     let check = AbsenceCheck::of_sweep(

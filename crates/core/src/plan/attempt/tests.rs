@@ -362,3 +362,10 @@ fn window_that_cannot_be_read_delays_a_create_and_a_moving_one_only_where_its_ke
 
 mod answers;
 mod expectation;
+
+#[test]
+fn open_intent_is_summarized_by_its_operation_and_customer() {
+    let summary = |intent| facts(intent, OutcomeStatus::Known).open.summary();
+    assert_eq!(summary(update(json!({"email": "b"}))), "update of c");
+    assert_eq!(summary(create()), "create");
+}

@@ -101,6 +101,8 @@ fn pages_that_repeat_customers_end_a_walk_and_a_repeated_first_page_is_reported(
     assert_eq!((read, end, report.ignores_page), (3, WalkEnd::Barren, true));
     let (.., report) = walk(exact(100, 100), 0, &[(100, 100), (100, 0)]);
     assert!(!report.ignores_page, "total promises no more");
+    let (.., report) = walk(exact(500, 100), 0, &[(100, 100), (100, 100), (100, 0)]);
+    assert!(!report.ignores_page, "page 2 shows other customers");
 }
 
 #[test]
@@ -119,6 +121,7 @@ fn walk_of_an_endless_list_ends() {
 fn short_pages_before_the_last_one_are_counted() {
     let (.., report) = walk(exact(300, 100), 0, &rows(&[90, 100, 80, 5]));
     assert_eq!((report.short_pages, report.pages), (2, 4));
+    assert!(report.phrases().contains(&"2 pages before the last one are short".to_owned()));
 }
 
 #[test]
