@@ -188,3 +188,18 @@ fn condition_has_its_time_and_the_count_of_its_items() {
         assert_eq!((attention.since(), attention.count()), (since, count), "{attention:?}");
     }
 }
+
+#[test]
+fn imprecise_list_without_verified_customers_ends_with_its_last_phrase() {
+    let list = |phrases: &[&str], verified| Attention::ImpreciseList {
+        phrases: phrases.iter().map(|phrase| (*phrase).to_owned()).collect(),
+        verified,
+        verified_ago_s: 720,
+        long_unlisted: 0,
+    };
+    assert_eq!(list(&["total is missing"], 0).to_string(), "imprecise: total is missing");
+    assert_eq!(
+        list(&["total is missing"], 1).to_string(),
+        "imprecise: total is missing; 1 customer is verified by a single request, 12 min ago"
+    );
+}

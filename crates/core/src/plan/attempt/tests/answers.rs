@@ -146,6 +146,9 @@ fn forbidden_push_is_rejected_only_if_the_list_is_answered() {
         for check in checks {
             facts.key_check = Some(check);
             assert_plan(&facts, expected);
+            if let AttemptStep::Finish(AttemptOutcome::Retry(plan)) = next_step(&facts) {
+                assert_eq!(plan.status, Some(403), "the status of the push is recorded");
+            }
         }
     };
     for (intent, outcome) in [(create(), Known), (create(), Unknown), (update(), Known), (update(), Unknown)]
