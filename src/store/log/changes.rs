@@ -338,3 +338,21 @@ fn word_in<T>(row: &Row<'_>, column: usize, read: impl Fn(&str) -> Option<T>) ->
     };
     read(&word).ok_or_else(unknown)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+
+    #[test]
+    fn recorder_names_the_pass_of_its_context() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        for pass_id in [None, Some(7)] {
+            let context =
+                ChangeContext { observed_at: String::new(), origin: Origin::Sweep, pass_id, intent_id: None };
+            let (named, _) = recording(&tx, context, |recorder| Ok(recorder.pass_id())).unwrap();
+            assert_eq!(named, pass_id);
+        }
+    }
+}

@@ -197,3 +197,49 @@ pub fn note_throttled(tx: &Tx<'_>, until: Option<&str>) -> Result<(), StoreError
     tx.execute("UPDATE meta SET throttled_until = ?1 WHERE throttled_until IS NOT ?1", [until])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+
+    #[test]
+    fn whole_sweep_is_a_sweep_that_is_complete_or_held() {
+        let mut conn = open::in_memory();
+        for (kind, outcome, is_whole) in [
+            (PassKind::Sweep, None, false),
+            (PassKind::Sweep, Some(PassOutcome::Partial), false),
+            (PassKind::Sweep, Some(PassOutcome::Interrupted), false),
+            (PassKind::Probe, Some(PassOutcome::Complete), false),
+            (PassKind::Sweep, Some(PassOutcome::Complete), true),
+            (PassKind::Sweep, Some(PassOutcome::Held), true),
+        ] {
+            let tx = conn.transaction().unwrap();
+            assert!(!has_whole_sweep(&tx).unwrap(), "no pass");
+            let id = start(&tx, kind, "2026-01-01T00:00:00.000Z").unwrap();
+            if let Some(outcome) = outcome {
+                finish(&tx, id, "2026-01-01T00:01:00.000Z", outcome, None).unwrap();
+            }
+            assert_eq!(has_whole_sweep(&tx).unwrap(), is_whole, "{kind}, {outcome:?}");
+            tx.rollback().unwrap();
+        }
+    }
+
+    #[test]
+    fn pass_left_open_is_closed_once_and_a_finished_one_is_unchanged() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let finished = start(&tx, PassKind::Sweep, "2026-01-01T00:00:00.000Z").unwrap();
+        finish(&tx, finished, "2026-01-01T00:01:00.000Z", PassOutcome::Complete, None).unwrap();
+        assert_eq!(close_orphans(&tx, "2026-01-01T00:02:00.000Z").unwrap(), 0, "no pass is open");
+        let open = start(&tx, PassKind::Sweep, "2026-01-01T00:03:00.000Z").unwrap();
+        assert_eq!(close_orphans(&tx, "2026-01-01T00:04:00.000Z").unwrap(), 1);
+        assert_eq!(close_orphans(&tx, "2026-01-01T00:05:00.000Z").unwrap(), 0, "it is closed already");
+        let end = |id: PassId| -> (String, String) {
+            let sql = "SELECT finished_at, outcome FROM pass WHERE id = ?1";
+            tx.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        assert_eq!(end(finished), ("2026-01-01T00:01:00.000Z".into(), "complete".into()));
+        assert_eq!(end(open), ("2026-01-01T00:04:00.000Z".into(), "interrupted".into()));
+    }
+}

@@ -269,6 +269,17 @@ mod tests {
     }
 
     #[test]
+    fn fingerprint_is_noted_until_the_customer_changes() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 1);
+        assert!(is_noted(&conn, 1).unwrap() && !is_noted(&conn, 2).unwrap());
+        let tx = conn.transaction().unwrap();
+        let id = listed(1, "a").id().clone();
+        changes::recording(&tx, cause(), |recorder| recorder.record_deleted(&id)).unwrap();
+        assert!(!is_noted(&tx, 1).unwrap());
+    }
+
+    #[test]
     fn new_format_is_current_unless_the_customer_changed_since() {
         let mut conn = open::in_memory();
         imported(&mut conn, 2);

@@ -269,3 +269,23 @@ pub(in crate::store) fn folded_until(
     })?;
     Ok(folded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+
+    #[test]
+    fn erasure_that_lists_itself_does_not_excuse_its_own_redaction() {
+        let conn = open::in_memory();
+        conn.execute(
+            "INSERT INTO change_log (seq, customer_id, kind, observed_at, origin, redacts, salt, digest, chain)
+             VALUES (1, 'c', 'erased', '2026-01-01T00:00:00.000Z', 'operator', '[1]', NULL, zeroblob(32), zeroblob(32))",
+            [],
+        )
+        .unwrap();
+        let findings = verify(&conn, None).unwrap().findings;
+        let expected = "change 1 was redacted, but no erasure says so";
+        assert!(findings.iter().any(|finding| finding == expected), "{findings:?}");
+    }
+}

@@ -346,3 +346,37 @@ pub fn is_rare(conn: &Conn, value: &str) -> Result<bool, StoreError> {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM mirror WHERE instr(body, ?1) > 0)";
     Ok(conn.prepare_cached(sql)?.query_row([spelled.trim_matches('"')], |row| row.get(0))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+
+    #[test]
+    fn only_a_settled_create_with_the_email_is_erased_with_the_customer() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        for (id, op, customer, email) in [
+            ("of-others", "create", None, "other@example.com"),
+            ("of-another", "update", Some("another"), "same@example.com"),
+            ("of-customer", "create", None, "same@example.com"),
+        ] {
+            let body = serde_json::json!({ "email": email }).to_string();
+            tx.execute(
+                "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)",
+                (id, op, customer, body),
+            )
+            .unwrap();
+        }
+        as_engine(&tx, || Ok(tx.execute("UPDATE intents SET state = 'cancelled'", [])?)).unwrap();
+        let mut traces = Traces::of("erased");
+        traces.add(&serde_json::json!({ "email": "same@example.com" }));
+        let id = CustomerId::new("erased").unwrap();
+        let (to_erase, kept) = intents_of(&tx, &id, &mut traces).unwrap();
+        let named = |position: &i64| -> String {
+            tx.query_row("SELECT id FROM intents WHERE position = ?1", [position], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(to_erase.iter().map(named).collect::<Vec<_>>(), ["of-customer"]);
+        assert_eq!(kept.iter().map(|(at, _)| named(at)).collect::<Vec<_>>(), ["of-another"]);
+    }
+}

@@ -13,3 +13,19 @@ pub fn set(tx: &Tx<'_>, text: Option<&str>) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET slowed = ?1 WHERE slowed IS NOT ?1", [text])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+
+    #[test]
+    fn stored_rate_is_read_until_it_is_removed() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        for text in [None, Some("one"), Some("two"), None] {
+            set(&tx, text).unwrap();
+            assert_eq!(get(&tx).unwrap().as_deref(), text);
+        }
+    }
+}

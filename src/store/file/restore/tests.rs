@@ -112,3 +112,18 @@ fn failed_exchange_changes_nothing() {
     put_in_place(&at("copy.db"), &at("komoju.db"), "then").unwrap_err();
     assert_eq!(bytes_of(&at("komoju.db-wal")).unwrap(), b"commits");
 }
+
+#[test]
+fn moved_files_without_commits_are_removed() {
+    for (wal, is_kept) in [("", false), ("commits", true)] {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("komoju.db-wal"), wal).unwrap();
+        fs::write(at("komoju.db-shm"), "index").unwrap();
+        let mut moved = MovedFiles::default();
+        moved.take(&at("komoju.db"), &at("kept.db")).unwrap();
+        assert_eq!(moved.keep_commits(&at("kept.db")), is_kept);
+        assert_eq!(bytes_of(&at("kept.db-wal")), is_kept.then(|| wal.into()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), usize::from(is_kept));
+    }
+}
