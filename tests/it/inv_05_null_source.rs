@@ -2,9 +2,11 @@
 //!
 //! Promises: invariant 5
 
+use jiff::SignedDuration;
+use komoju_core::plan::lag::Consistency;
 use komoju_sandbox::readings::{Source, Total};
 use komoju_sandbox::{Fault, FaultEffect, FaultedCall, Readings};
-use komoju_testkit::Installation;
+use komoju_testkit::{InProcess, Installation};
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -103,5 +105,26 @@ fn sources_of_many_large_customers_become_null_in_one_sweep() {
     harness.sweep();
     assert_eq!(harness.kinds_after(head), vec!["updated"; ids.len()]);
     assert_eq!(harness.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{shown}'")), "0");
+    harness.assert_true();
+}
+
+#[tokio::test]
+async fn source_that_was_just_recorded_is_not_removed_by_a_list_that_may_lag() {
+    let mut harness = InProcess::open(30).await;
+    harness.settings.consistency = Consistency::seconds(60);
+    harness.advance(SignedDuration::from_hours(1));
+    let truth = harness.sandbox.world().truth();
+    let id = truth.iter().find(|(_, body)| !body["source"].is_null()).map(|(id, _)| id.clone()).unwrap();
+    harness.sandbox.world().update(&id, json!({"email": "new@example.com"}));
+    harness.sweep().await;
+    // Without its card, as a list would show it that is older than the log.
+    harness.sandbox.world().update(&id, json!({"source": null}));
+    let source = || harness.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{id}'"));
+    harness.advance(SignedDuration::from_secs(30));
+    harness.pull().sweep().await.unwrap();
+    assert_eq!(source(), "0");
+    harness.advance(SignedDuration::from_secs(31));
+    harness.pull().sweep().await.unwrap();
+    assert_eq!(source(), "1");
     harness.assert_true();
 }

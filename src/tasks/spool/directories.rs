@@ -255,11 +255,17 @@ fn create_staging(parent: &Folder) -> io::Result<(TempDir, Folder)> {
     let staging = staging.tempdir_in(parent.path())?;
     // Open it by its name in the open parent, so that no link is followed.
     let folder = parent.folder(staging.path().file_name().unwrap_or_default())?;
-    if !is_private(&folder)? || !folder.lock()? {
+    lock_staging(&folder)?;
+    Ok((staging, folder))
+}
+
+/// Locks a new staging directory. Fails if another program has changed or locked it meanwhile.
+fn lock_staging(folder: &Folder) -> io::Result<()> {
+    if !is_private(folder)? || !folder.lock()? {
         let why = format!("{} was changed by another program", folder.path().display());
         return Err(io::Error::new(ErrorKind::PermissionDenied, why));
     }
-    Ok((staging, folder))
+    Ok(())
 }
 
 /// Returns whether this user alone can use a directory.

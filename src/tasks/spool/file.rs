@@ -256,4 +256,19 @@ mod tests {
         assert!(!now().is_same_content(&one.stamp), "same inode");
         assert!(matches!(one.read(), Err(ReadError::Changing)), "it was written to since it was opened");
     }
+
+    #[test]
+    fn advice_names_what_solves_each_error_of_the_file_system() {
+        for (error, expected) in [
+            (libc::ENOSPC, "make room"),
+            (libc::EDQUOT, "make room"),
+            (libc::EACCES, "`chown`"),
+            (libc::EROFS, "writable"),
+            (libc::ENOTDIR, "directory"),
+            (libc::EIO, "can be written"),
+        ] {
+            let error = io::Error::from_raw_os_error(error);
+            assert!(advice(&error).contains(expected), "{error}: {}", advice(&error));
+        }
+    }
 }

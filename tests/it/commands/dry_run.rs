@@ -254,3 +254,15 @@ fn second_signal_after_one_second_ends_a_stuck_dry_run_at_once() {
     assert!(stderr.contains("stopped at once by a second signal"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn dry_run_beside_a_sweep_does_not_call_it_interrupted() {
+    let harness = Installation::swept(PROGRAM, 12);
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once());
+    let mut sync = harness.spawn(&["sync"]);
+    harness.until(|world| world.fired(held) > 0);
+    let ran = harness.expect(0, &["sync", "--dry-run"]);
+    assert!(!ran.stderr.contains("interrupted"), "{}", ran.stderr);
+    harness.sandbox.world().clear_faults();
+    assert!(sync.wait().unwrap().success());
+}

@@ -2,7 +2,7 @@
 
 use komoju_core::{PassKind, PassOutcome};
 use komoju_sandbox::readings::{PastEnd, PerPageOver};
-use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Readings, Region};
+use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Payload, Readings, Region};
 use komoju_testkit::Installation;
 use serde_json::json;
 
@@ -62,4 +62,21 @@ fn server_that_refuses_large_pages_is_read_at_its_own_page_size() {
     let ran = harness.expect(0, &["sync"]);
     assert!(ran.stderr.contains("lower api.per_page"), "{}", ran.stderr);
     harness.assert_true();
+}
+
+#[test]
+fn server_that_refuses_even_its_own_page_size_fails_the_sweep() {
+    let harness = Installation::with(PROGRAM, 23);
+    let error = json!({"error": {"code": "invalid_parameter", "message": "too large", "param": "per_page"}});
+    let refused = FaultEffect::Status {
+        status: 422,
+        body: Payload::Json(error),
+        retry_after: None,
+        headers: Default::default(),
+        work: Default::default(),
+    };
+    // Once, because a program that repeats this request never ends.
+    let fault = harness.inject(Fault::new(refused).call(FaultedCall::List).once());
+    let report = harness.sweep();
+    assert_eq!((harness.fired(fault), report.outcome), (1, PassOutcome::Failed), "{}", report.sentence());
 }

@@ -1,8 +1,11 @@
 //! `deletions approve|reject`, and when a decision ends.
 
+use jiff::SignedDuration;
 use komoju_core::PassOutcome;
 use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
-use komoju_testkit::Installation;
+use komoju_sync::store::log::holds::{self, Decision};
+use komoju_sync::store::write_as_operator;
+use komoju_testkit::{InProcess, Installation};
 use serde_json::json;
 
 use super::{answered, delete, on_show, unusable};
@@ -195,4 +198,48 @@ fn rejection_during_the_lookup_of_a_suspect_is_obeyed() {
     harness.sandbox.world().clear_faults();
     assert!(sync.wait().unwrap().success());
     assert!(harness.mirror().contains_key(&gone[0]), "the operator rejected the deletion");
+}
+
+/// Returns an account and the ids of its deleted customers, whose held deletions are approved.
+async fn approved(customers: u32, deleted: usize) -> (InProcess, Vec<String>) {
+    let mut harness = InProcess::open(customers).await;
+    harness.advance(SignedDuration::from_secs(1));
+    let mut gone: Vec<String> = harness.sandbox.world().ids().into_iter().take(deleted).collect();
+    gone.sort();
+    for id in &gone {
+        assert!(harness.sandbox.world().delete(id));
+    }
+    assert_eq!(harness.sweep().await.held, deleted as u64);
+    let at = "2026-06-01T00:00:02.000Z";
+    write_as_operator(&harness.database(), |tx| holds::decide(tx, None, Decision::Approve, "t", at)).unwrap();
+    (harness, gone)
+}
+
+#[tokio::test]
+async fn many_approved_customers_without_a_usable_answer_do_not_block_the_others() {
+    let (mut harness, gone) = approved(200, 100).await;
+    // The first customers in the order of the ids: as many as end the requests of one pass.
+    for id in &gone[..64] {
+        harness.inject(on_show(FaultEffect::status(400), id));
+    }
+    harness.sweep().await;
+    assert_eq!(harness.column("SELECT id FROM deleted_customers ORDER BY id"), gone[64..]);
+    harness.sandbox.world().clear_faults();
+    harness.sweep().await;
+    harness.assert_true();
+}
+
+#[tokio::test]
+async fn approved_deletions_are_all_recorded_in_one_pass_that_takes_long_if_every_answer_is_usable() {
+    let (harness, _) = approved(60, 30).await;
+    let slow = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show).once());
+    let pull = harness.pull();
+    let meanwhile = async {
+        harness.sandbox.until(|world| world.fired(slow) == 1).await;
+        harness.advance(SignedDuration::from_secs(130));
+        harness.sandbox.world().remove_fault(slow);
+    };
+    let (report, ()) = tokio::join!(pull.sweep(), meanwhile);
+    assert_eq!(report.unwrap().tally.deleted, 30);
+    harness.assert_true();
 }

@@ -213,3 +213,28 @@ async fn card_recorded_by_a_recheck_is_not_removed_by_the_same_sweep() {
     assert_eq!(harness.changes_after(head), ["updated lookup"]);
     harness.assert_true();
 }
+
+#[tokio::test]
+async fn rechecks_stop_for_a_minute_after_three_customers_without_a_usable_answer() {
+    let mut harness = harness().await;
+    let ids: Vec<String> = harness.sandbox.world().ids().into_iter().take(5).collect();
+    for (n, id) in ids.iter().enumerate() {
+        let body = json!({"email": format!("ours{n}@example.com")});
+        harness.intend(&format!("u{n}"), "update", Some(id), Some(body));
+    }
+    harness.drain().await;
+    for id in &ids {
+        harness.sandbox.world().update(id, json!({"email": "theirs@example.com"}));
+    }
+    harness.advance(SignedDuration::from_secs(30));
+    harness.sweep().await;
+    assert_eq!(harness.one("SELECT count(*) FROM recheck"), "5");
+    harness.advance(SignedDuration::from_secs(61));
+    let fault = harness.on(FaultedCall::Show, FaultEffect::status(500));
+    let wait = harness.pull().recheck().await.unwrap();
+    assert_eq!((wait.map(|wait| wait.as_secs()), harness.sandbox.world().fired(fault)), (Some(60), 3));
+    harness.sandbox.world().remove_fault(fault);
+    harness.advance(SignedDuration::from_secs(61));
+    assert_eq!(harness.pull().recheck().await.unwrap(), None);
+    harness.assert_true();
+}

@@ -207,3 +207,16 @@ async fn names_and_columns_of_another_program_do_not_stop_the_wipe() {
     );
     assert_eq!(history.harness.one("PRAGMA integrity_check"), "ok");
 }
+
+#[tokio::test]
+async fn token_that_one_short_read_keeps_is_not_reported_as_blocked() {
+    let mut history = History::new().await;
+    history.apply(&Step::Insert { client: 1, lengths: vec![100] }).await;
+    let reader = history.harness.writer();
+    reader.execute_batch("BEGIN; SELECT * FROM change_log;").unwrap();
+    history.harness.drain().await;
+    let meta = "SELECT (wipe_since IS NOT NULL) || ' ' || wipe_blocked FROM meta";
+    assert_eq!(history.harness.one(meta), "1 0", "a token is left, and no action is needed");
+    reader.execute_batch("COMMIT").unwrap();
+    history.drain().await;
+}

@@ -144,3 +144,16 @@ fn sweep_takes_a_few_bytes_for_each_further_customer() {
     // A customer has more than 500 bytes of JSON.
     assert!(grown * 1024 < u64::from(many - few) * 200, "{grown} KiB for {} customers", many - few);
 }
+
+#[test]
+fn page_over_its_limit_is_read_to_its_end_when_its_parts_are_short() {
+    let harness = Installation::with(PROGRAM, 57);
+    let ids = harness.sandbox.world().ids();
+    for id in &ids[20..40] {
+        harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(600_000)}}));
+    }
+    // The list leaves out 15 customers, and its `total` counts them.
+    harness.sandbox.world().readings_mut().filtered_every = std::num::NonZeroU32::new(4);
+    let report = harness.sweep();
+    assert_eq!(harness.mirror().len(), 42, "{}", report.sentence());
+}

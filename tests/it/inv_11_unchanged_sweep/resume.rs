@@ -112,3 +112,18 @@ fn kills_at_random_moments_lose_only_the_pages_in_flight() {
     harness.expect(0, &["sync"]);
     harness.assert_true();
 }
+
+#[test]
+fn killed_unchanged_sweep_resumes_after_the_page_whose_position_was_written() {
+    let harness = Installation::swept(PROGRAM, 60);
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(4));
+    let mut sync = harness.spawn(&["sync"]);
+    harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
+    sync.kill().unwrap();
+    sync.wait().unwrap();
+    harness.sandbox.world().clear_faults();
+    harness.sandbox.world().clear_requests();
+    harness.expect(0, &["sync"]);
+    // The first page is applied before the next ones are requested, and its position is written.
+    assert!(lists(&harness)[0] > 1, "{:?}", lists(&harness));
+}

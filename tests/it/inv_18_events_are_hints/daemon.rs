@@ -55,6 +55,7 @@ fn changes_are_recorded_between_two_sweeps() {
     harness.assert_true();
     assert!(harness.mirror().contains_key(&created));
     assert_eq!(harness.one("SELECT count(*) FROM passes"), passes, "no pass has read them");
+    assert!(!daemon.said().contains("deletions list"), "nothing is held: {}", daemon.said());
     assert_eq!(daemon.stop(), Some(0));
 }
 

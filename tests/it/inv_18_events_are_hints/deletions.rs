@@ -284,3 +284,46 @@ async fn push_that_is_queued_after_the_404_is_left_to_itself() {
     assert_eq!((held(&harness), open_hints(&harness)), (vec![], "0".to_owned()));
     harness.assert_true();
 }
+
+#[tokio::test]
+async fn push_that_is_rejected_after_the_404_leaves_the_deletion_to_a_later_request() {
+    let harness = following(30).await;
+    let (gone, head) = (delete(&harness, 1), harness.head());
+    harness.read_events().await;
+    let canary = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Show).skip(1).once());
+    let meanwhile = async {
+        harness.sandbox.until(|world| world.fired(canary) == 1).await;
+        harness.intend("u", "update", Some(&gone[0]), Some(json!({"email": "new@example.com"})));
+        let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
+        pusher.recover().await.unwrap();
+        pusher.drain().await.unwrap();
+        assert_eq!(harness.state("u"), "rejected");
+        harness.sandbox.world().remove_fault(canary);
+    };
+    tokio::join!(harness.read_hinted(), meanwhile);
+    // The 404 is older than the push, and the evidence must be newer.
+    assert_eq!((held(&harness), harness.changes_after(head)), (vec![], vec![]));
+    let mut harness = harness;
+    harness.sweep().await;
+    assert_eq!(harness.changes_after(head), ["deleted sweep"]);
+    harness.assert_true();
+}
+
+#[tokio::test]
+async fn customers_that_never_answer_as_canaries_do_not_hold_every_deletion() {
+    let harness = following(30).await;
+    let rows = harness.column("SELECT id FROM mirror ORDER BY row");
+    // As many as the canaries of one deletion.
+    for id in &rows[..3] {
+        harness.inject(on_show(FaultEffect::status(400), id));
+    }
+    let (pull, head) = (harness.pull(), harness.head());
+    for id in &rows[24..] {
+        assert!(harness.sandbox.world().delete(id));
+        harness.read_events().await;
+        read_hinted(&pull).await;
+        harness.advance(seconds(5));
+    }
+    assert_eq!(harness.changes_after(head), vec!["deleted event"; 6]);
+    assert_eq!(held(&harness), Vec::<String>::new());
+}

@@ -55,6 +55,20 @@ fn staging_directory_is_private() {
 }
 
 #[test]
+fn staging_directory_that_is_shared_or_locked_is_not_used() {
+    let dir = TestHome::new();
+    let create = |mode, name| {
+        fs::DirBuilder::new().mode(mode).create(dir.at(name)).unwrap();
+        Folder::open(&dir.at(name)).unwrap()
+    };
+    let refused = |folder: &Folder| lock_staging(folder).unwrap_err().kind();
+    assert_eq!(refused(&create(0o755, "shared")), ErrorKind::PermissionDenied);
+    let ours = create(0o700, "ours");
+    lock_staging(&ours).unwrap();
+    assert_eq!(refused(&Folder::open(&dir.at("ours")).unwrap()), ErrorKind::PermissionDenied);
+}
+
+#[test]
 fn interrupted_creation_does_not_block_the_next_and_is_removed() {
     let dir = TestHome::new();
     let create = |mode, name| fs::DirBuilder::new().mode(mode).create(dir.at(name)).unwrap();
@@ -138,6 +152,7 @@ fn second_daemon_gets_an_error_that_names_the_lock() {
     let first = dir.open().unwrap();
     let why = dir.open().unwrap_err();
     assert!(why.contains("another komoju-sync") && why.contains("outbound.spool_dir"), "{why}");
+    assert!(why.contains(&format!("(process {};", std::process::id())), "{why}");
     let obstacle = || obstacle(&dir.at("spool"), &dir.at("komoju.db"));
     assert_eq!(obstacle(), Some(why));
     assert!(first.is_at(&dir.at("spool")));
