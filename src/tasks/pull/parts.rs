@@ -85,8 +85,9 @@ impl<R: Remote> Pull<R> {
                     let last_page = said.last_page.map(|last| parts.pages(part, last));
                     hints = Hints { page: None, per_page: Some(whole.per_page), last_page, ..said };
                     rows += page.len();
-                    let is_promised = said.promised_pages().is_some_and(|pages| pages > part.page);
-                    if page.is_empty() || (page.len() < part.per_page && !is_promised) {
+                    // A list may leave out customers, so a short or empty part alone does not end it.
+                    let is_last = said.promised_pages().is_some_and(|pages| pages <= part.page);
+                    if page.len() < part.per_page && is_last {
                         parts.end();
                     }
                     let offset = PageOffset::of_part(&parts, part);

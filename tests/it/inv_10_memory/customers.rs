@@ -1,6 +1,9 @@
 //! Customers and pages up to and over their limits.
 
+use std::num::NonZeroU32;
+
 use komoju_core::PassOutcome;
+use komoju_sandbox::readings::{LastPage, Total};
 use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::Installation;
 use serde_json::{Value, json};
@@ -146,14 +149,21 @@ fn sweep_takes_a_few_bytes_for_each_further_customer() {
 }
 
 #[test]
-fn page_over_its_limit_is_read_to_its_end_when_its_parts_are_short() {
-    let harness = Installation::with(PROGRAM, 57);
-    let ids = harness.sandbox.world().ids();
-    for id in &ids[20..40] {
-        harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(600_000)}}));
+fn page_over_its_limit_is_read_to_its_end_when_its_parts_are_short_or_empty() {
+    // Of the larger ones, each has a part of its own. The list leaves some of these parts empty.
+    for (bytes, hints) in [(600_000, true), (1_400_000, true), (1_400_000, false)] {
+        let harness = Installation::with(PROGRAM, 57);
+        let ids = harness.sandbox.world().ids();
+        for id in &ids[20..40] {
+            harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(bytes)}}));
+        }
+        // The list leaves out 15 customers, and its `total` counts them.
+        harness.sandbox.world().readings_mut().filtered_every = NonZeroU32::new(4);
+        if !hints {
+            harness.sandbox.world().readings_mut().total = Total::Missing;
+            harness.sandbox.world().readings_mut().last_page = LastPage::Missing;
+        }
+        let report = harness.sweep();
+        assert_eq!(harness.mirror().len(), 42, "{bytes} bytes, hints {hints}: {}", report.sentence());
     }
-    // The list leaves out 15 customers, and its `total` counts them.
-    harness.sandbox.world().readings_mut().filtered_every = std::num::NonZeroU32::new(4);
-    let report = harness.sweep();
-    assert_eq!(harness.mirror().len(), 42, "{}", report.sentence());
 }
