@@ -47,7 +47,7 @@ pub trait SecretFault: Error + Sized + PartialEq + 'static {
     const NAMES: PlaceNames;
     /// The fault of an empty text.
     const EMPTY: Self;
-    /// The fault of a text of more than [`MOST_BYTES`] bytes.
+    /// The fault of a text that is too long to be a secret.
     const TOO_LONG: Self;
     /// The fault of bytes that are not UTF-8.
     const NOT_TEXT: Self;
