@@ -85,7 +85,7 @@ impl<R: Remote> Pull<R> {
                     let last_page = said.last_page.map(|last| parts.pages(part, last));
                     hints = Hints { page: None, per_page: Some(whole.per_page), last_page, ..said };
                     rows += page.len();
-                    // A list may leave out customers, so a short or empty part alone does not end it.
+                    // A list may leave out customers, so a short or empty part does not end it.
                     let is_last = said.promised_pages().is_some_and(|pages| pages <= part.page);
                     if page.len() < part.per_page && is_last {
                         parts.end();
