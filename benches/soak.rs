@@ -68,9 +68,9 @@ fn time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(number.saturating_mul(seconds)))
 }
 
-/// How long everything may take to settle when the trouble is over: the waits between an intent's
-/// attempts have grown meanwhile.
-const SETTLES_WITHIN: Duration = Duration::from_secs(180);
+/// SETTLES_WITHIN limits the wait for open intents after the last fault. An intent that met many
+/// faults waits up to 18 minutes for its next attempt (`plan::outcome::attempt_wait`).
+const SETTLES_WITHIN: Duration = Duration::from_secs(20 * 60);
 
 /// TURN controls the pause between two turns of the soak.
 const TURN: Duration = Duration::from_millis(50);
