@@ -2,7 +2,7 @@
 //! test. The test moves the clock of the pulls and pushes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::sql;
+use crate::sql::{self, Kept};
 
 /// The most batches of hinted customers that a test requests.
 const MOST_BATCHES: usize = 200;
@@ -51,6 +51,8 @@ pub struct InProcess {
     pub key: String,
     /// The open database; `None` between two processes.
     pub store: Option<Arc<Store>>,
+    kept_reader: Kept<Reader>,
+    kept_writer: Kept<Connection>,
 }
 
 impl InProcess {
@@ -87,6 +89,8 @@ impl InProcess {
             settings,
             key,
             store: Some(store),
+            kept_reader: Kept::default(),
+            kept_writer: Kept::default(),
         };
         assert!(harness.sweep().await.failure.is_none());
         harness.sandbox.world().clear_requests();
@@ -261,23 +265,30 @@ impl InProcess {
 
     /// Queues an intent through the SQL door.
     pub fn intend(&self, id: &str, op: &str, customer: Option<&str>, body: Option<Value>) {
-        sql::intend(&self.writer(), id, op, customer, body);
+        let queue = |conn: &Connection| sql::intend(conn, id, op, customer, body);
+        self.kept_writer.with(&self.database(), sql::foreign, queue);
     }
 
     /// Opens a read-only connection of the program.
     pub fn reader(&self) -> Reader {
-        Reader::open(&self.database()).unwrap()
+        open_reader(&self.database())
+    }
+
+    /// Runs queries on the connection that is kept for them.
+    #[track_caller]
+    fn query<T>(&self, work: impl FnOnce(&Reader) -> T) -> T {
+        self.kept_reader.with(&self.database(), open_reader, work)
     }
 
     /// Returns the first column of a query, as text.
     pub fn column(&self, sql: &str) -> Vec<String> {
-        sql::column(&self.reader(), sql)
+        self.query(|reader| sql::column(reader, sql))
     }
 
     /// Returns the only value of a query, as text.
     #[track_caller]
     pub fn one(&self, sql: &str) -> String {
-        sql::one(&self.reader(), sql)
+        self.query(|reader| sql::one(reader, sql))
     }
 
     /// Returns a column of the intent with this id.
@@ -351,9 +362,14 @@ impl InProcess {
 
     /// Asserts that the mirror equals the account, and that the log proves it.
     pub fn assert_true(&self) {
-        assert_eq!(mirror(&self.reader()), self.sandbox.world().truth());
-        assert_proven(&self.reader());
+        assert_eq!(self.query(mirror), self.sandbox.world().truth());
+        self.query(assert_proven);
     }
+}
+
+/// Opens a read-only connection of the program.
+pub(crate) fn open_reader(database: &Path) -> Reader {
+    Reader::open(database).unwrap()
 }
 
 /// Requests hinted customers until none is due. Returns how long the next one waits.

@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::Process;
+use crate::sql::Kept;
 use crate::{in_process, process, sql};
 
 /// The sandbox's key. No output may contain it.
@@ -33,7 +34,6 @@ pub const KEY: &str = "sk_test_4f1c0d5e7a9b";
 const QUIET: &str = "sweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"";
 
 /// A local KOMOJU, a directory with a configuration that names it, and the real binary.
-#[derive(Debug)]
 pub struct Installation {
     program: &'static str,
     /// Drives the local KOMOJU.
@@ -47,6 +47,7 @@ pub struct Installation {
     follows_events: bool,
     /// The output of all commands that `run` ran.
     pub said: Mutex<String>,
+    kept_reader: Kept<Reader>,
 }
 
 /// The result of a run of the binary.
@@ -83,7 +84,17 @@ impl Installation {
         let key = sandbox.key().to_owned();
         let (directory, extra) = (TempDir::new().unwrap(), QUIET.to_owned());
         let said = Mutex::default();
-        let harness = Self { program, runtime, sandbox, directory, key, extra, follows_events: false, said };
+        let harness = Self {
+            program,
+            runtime,
+            sandbox,
+            directory,
+            key,
+            extra,
+            follows_events: false,
+            said,
+            kept_reader: Kept::default(),
+        };
         harness.configure();
         harness
     }
@@ -144,8 +155,10 @@ impl Installation {
     }
 
     /// Returns a command that is not started: the binary with this configuration, the key and these
-    /// arguments.
+    /// arguments. Closes the connection of the queries, because some commands need the database for
+    /// themselves.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.kept_reader.close();
         let mut command = Command::new(self.program);
         command
             .env_clear()
@@ -215,9 +228,17 @@ impl Installation {
         std::fs::rename(hidden, spool.join(name)).unwrap();
     }
 
-    /// Returns the path of the database.
+    /// Returns the path of the database. Closes the connection of the queries, because the caller
+    /// may replace or damage the file.
     pub fn database(&self) -> PathBuf {
+        self.kept_reader.close();
         self.path("komoju.db")
+    }
+
+    /// Runs queries on the connection that is kept for them.
+    #[track_caller]
+    fn query<T>(&self, work: impl FnOnce(&Reader) -> T) -> T {
+        self.kept_reader.with(&self.path("komoju.db"), in_process::open_reader, work)
     }
 
     /// Opens a connection as another program does.
@@ -237,18 +258,18 @@ impl Installation {
 
     /// Opens a read-only connection of the program.
     pub fn reader(&self) -> Reader {
-        Reader::open(&self.path("komoju.db")).unwrap()
+        in_process::open_reader(&self.database())
     }
 
     /// Returns the first column of a query, as text.
     pub fn column(&self, sql: &str) -> Vec<String> {
-        sql::column(&self.reader(), sql)
+        self.query(|reader| sql::column(reader, sql))
     }
 
     /// Returns the only value of a query, as text.
     #[track_caller]
     pub fn one(&self, sql: &str) -> String {
-        sql::one(&self.reader(), sql)
+        self.query(|reader| sql::one(reader, sql))
     }
 
     /// Returns the kinds of the changes after `seq`, in their order.
@@ -263,7 +284,7 @@ impl Installation {
 
     /// Returns the bodies of the live customers by id.
     pub fn mirror(&self) -> BTreeMap<String, Value> {
-        in_process::mirror(&self.reader())
+        self.query(in_process::mirror)
     }
 
     /// Asserts that the mirror equals the account, and that the log proves it.
@@ -274,7 +295,7 @@ impl Installation {
 
     /// Asserts that the log is whole and folds to the mirror.
     pub fn assert_proven(&self) {
-        in_process::assert_proven(&self.reader());
+        self.query(in_process::assert_proven);
     }
 
     /// Runs one pass in this process, by a clock that moves only as the pass waits.

@@ -1,6 +1,8 @@
 //! Connections to a database under test, and queries on it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -20,6 +22,32 @@ pub fn own(database: &Path) -> Connection {
     let conn = foreign(database);
     komoju_sync::store::file::signature::sign(&conn).unwrap();
     conn
+}
+
+/// A connection that stays open for the next query, because opening one reads the whole schema.
+pub struct Kept<T>(Mutex<Option<(u64, T)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Kept<T> {
+    /// Uses the connection to this database. Opens it first if none is open, or if another file has
+    /// this path now.
+    #[track_caller]
+    pub fn with<R>(&self, database: &Path, open: impl FnOnce(&Path) -> T, work: impl FnOnce(&T) -> R) -> R {
+        let mut kept = self.0.lock().unwrap();
+        let inode = std::fs::metadata(database).map_or(0, |file| file.ino());
+        kept.take_if(|(of, _)| *of != inode);
+        work(&kept.get_or_insert_with(|| (inode, open(database))).1)
+    }
+
+    /// Closes the connection.
+    pub fn close(&self) {
+        self.0.lock().unwrap().take();
+    }
 }
 
 /// Queues an intent through the SQL door.
