@@ -248,6 +248,17 @@ mod tests {
     use crate::store::Store;
 
     #[test]
+    fn backup_under_the_name_of_a_file_is_refused_and_the_file_is_kept() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("made"), "the new backup").unwrap();
+        fs::write(at("b.db"), "an old backup").unwrap();
+        let message = publish(&at("made"), &at("b.db")).unwrap_err().to_string();
+        assert!(message.contains("b.db cannot be made"), "{message}");
+        assert_eq!(fs::read(at("b.db")).unwrap(), b"an old backup");
+    }
+
+    #[test]
     fn check_does_not_change_the_copy() {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);

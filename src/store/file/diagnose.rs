@@ -42,3 +42,46 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use rusqlite::{Connection, Error, ffi};
+
+    use super::*;
+
+    #[test]
+    fn database_in_a_missing_directory_cannot_be_opened_and_the_error_says_what_must_exist() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("missing/komoju.db");
+        let failed = StoreError::Statement(Connection::open(&path).unwrap_err());
+        let message = failed.with_path(&path).to_string();
+        assert!(message.contains("missing/komoju.db, or its -wal or -shm, cannot be opened"), "{message}");
+        assert!(message.contains("its directory must exist"), "{message}");
+    }
+
+    #[test]
+    fn failed_write_on_a_read_only_file_system_is_not_transient() {
+        let failed_at = |directory: &Path| {
+            let failed = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_WRITE), None);
+            StoreError::Statement(failed).with_path(&directory.join("komoju.db"))
+        };
+        let writable = tempfile::TempDir::new().unwrap();
+        assert!(failed_at(writable.path()).is_transient());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut read_only = mounts.lines().filter_map(|mount| {
+            let fields: Vec<&str> = mount.split(' ').collect();
+            let is_read_only = fields.get(3)?.split(',').any(|option| option == "ro");
+            Some(Path::new(fields[1])).filter(|path| is_read_only && path.is_dir())
+        });
+        let Some(mounted) = read_only.next() else {
+            let skipped = "#### NOT TESTED: no file system is mounted read-only ####\n";
+            std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+            return;
+        };
+        let failed = failed_at(mounted);
+        assert!(!failed.is_transient(), "{failed}");
+        assert!(failed.to_string().contains("its file system is not mounted writable"), "{failed}");
+    }
+}

@@ -144,16 +144,14 @@ impl InodeLock {
     /// Takes the lock of the regular file at `path` without waiting. Returns `None` where there is
     /// no such file.
     pub(in crate::store) fn take(path: &Path, mode: LockMode) -> Result<Option<Self>, LockRefusal> {
-        match std::fs::metadata(path) {
-            Ok(found) if found.is_file() => {}
-            Ok(_) => return Ok(None),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(LockRefusal::Io(e)),
-        }
         let mut files = files();
-        let (identity, file) = match open_file(&mut files, path) {
+        let opened = match std::fs::metadata(path) {
+            Ok(found) if !found.is_file() => return Ok(None),
+            found => found.and_then(|_| open_file(&mut files, path)),
+        };
+        let (identity, file) = match opened {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(LockRefusal::Io)?,
+            opened => opened.map_err(LockRefusal::Io)?,
         };
         let Some(open_file) = files.get_mut(&identity) else { return Ok(None) };
         open_file.held = match (mode, open_file.held) {
@@ -222,6 +220,8 @@ mod tests {
         std::fs::write(at("one"), "x").unwrap();
         std::fs::hard_link(at("one"), at("two")).unwrap();
         assert!(InodeLock::take(&at("none"), LockMode::Exclusive).unwrap().is_none());
+        // Not known to be absent, because the path cannot be followed.
+        assert!(matches!(InodeLock::take(&at("one/below"), LockMode::Exclusive), Err(LockRefusal::Io(_))));
         let shared = InodeLock::take(&at("one"), LockMode::Shared).unwrap().unwrap();
         let other = InodeLock::take(&at("two"), LockMode::Shared).unwrap().unwrap();
         assert!(matches!(InodeLock::take(&at("two"), LockMode::Exclusive), Err(LockRefusal::Shared)));

@@ -95,7 +95,8 @@ pub(in crate::store) fn for_restore(path: &Path) -> Result<Connection, StoreErro
     assert_safe_sqlite()?;
     must_be_ours(path)?;
     let mut conn = writable(path)?;
-    if newer_than_us(&conn, path)? == 0 && is_empty(&conn)? {
+    newer_than_us(&conn, path)?;
+    if is_empty(&conn)? {
         return Err(StoreError::Missing(path.to_owned()));
     }
     configure_writer(&conn)?;

@@ -159,6 +159,15 @@ mod tests {
     }
 
     #[test]
+    fn largest_page_without_cells_is_wiped_to_its_end() {
+        let mut page = vec![0xAA; 65_536];
+        // 0 stands for 65536, which two bytes cannot hold.
+        page[..8].copy_from_slice(&[13, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(wipe(&mut page, 2, PageUse::Tree, 65_536), Ok(true));
+        assert!(page[8..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
     fn overflow_trunk_and_free_pages_lose_all_but_their_content() {
         let wiped = |used| {
             let mut page = vec![1; 32];

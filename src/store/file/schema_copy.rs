@@ -177,3 +177,23 @@ pub(in crate::store) fn must_be_whole(conn: &Connection, from: &Path) -> Result<
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_that_lacks_an_object_is_refused_with_its_name() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "ATTACH ':memory:' AS source; CREATE TABLE source.kept (x); CREATE INDEX source.kept_x ON kept (x);
+             CREATE TABLE main.kept (x)",
+        )
+        .unwrap();
+        let whole = || must_be_whole(&conn, Path::new("komoju.db"));
+        let message = whole().unwrap_err().to_string();
+        assert!(message.contains("index kept_x on kept of komoju.db was not copied"), "{message}");
+        conn.execute_batch("CREATE INDEX main.kept_x ON kept (x)").unwrap();
+        whole().unwrap();
+    }
+}

@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
+use crate::store::file::inspect::APPLICATION_ID;
 use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{PassId, PassKind, PassOutcome, Tally, time};
 
-/// Writes a row without changing it. The commit proves that the database can be written.
+/// Writes the header of the file again. The commit proves that the database can be written.
 pub fn prove_writable(tx: &Tx<'_>) -> Result<(), StoreError> {
-    tx.execute("UPDATE meta SET log_id = log_id", [])?;
-    Ok(())
+    // SQLite writes no page for an UPDATE that changes no value.
+    Ok(tx.pragma_update(None, "application_id", APPLICATION_ID)?)
 }
 
 /// Opens a pass; returns its number.
@@ -202,6 +203,19 @@ pub fn note_throttled(tx: &Tx<'_>, until: Option<&str>) -> Result<(), StoreError
 mod tests {
     use super::*;
     use crate::store::file::open;
+
+    #[test]
+    fn proof_that_the_database_is_writable_writes_to_the_disk() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        let mut conn = open::for_writing(&path).unwrap();
+        let written = || std::fs::metadata(directory.path().join("komoju.db-wal")).unwrap().len();
+        let before = written();
+        let tx = conn.transaction().unwrap();
+        prove_writable(&tx).unwrap();
+        tx.commit().unwrap();
+        assert!(written() > before, "a full disk would not be noticed");
+    }
 
     #[test]
     fn whole_sweep_is_a_sweep_that_is_complete_or_held() {

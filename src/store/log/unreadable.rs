@@ -194,7 +194,9 @@ mod tests {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         for n in 0..MAX_ROWS + 5 {
-            note(&tx, &bad(&n.to_string()), "", &seen(None, None)).unwrap();
+            let has_room = has_room(&tx).unwrap();
+            let is_noted = note(&tx, &bad(&n.to_string()), "", &seen(None, None)).unwrap();
+            assert_eq!((has_room, is_noted), (n < MAX_ROWS, n < MAX_ROWS));
         }
         assert_eq!(count(&tx).unwrap(), MAX_ROWS);
     }

@@ -238,6 +238,9 @@ fn restore_of_a_plain_copy_with_its_wal_makes_a_new_database() {
     let ran = other.expect(3, &["restore", &file(&other, "copy.db")]);
     assert!(ran.stderr.contains("6 live customers") && !ran.stderr.contains("is kept as"), "{}", ran.stderr);
     assert_eq!(other.one("SELECT state FROM intents WHERE id = 'open'"), "parked");
+    // The intent is newer than the sweep.
+    let as_of = format!("6 live customers, as of {};", other.one("SELECT created_at FROM intents"));
+    assert!(ran.stderr.contains(&as_of), "{as_of}: {}", ran.stderr);
     assert!(fs::read(other.path("copy.db-wal")).unwrap() == wal);
     assert_eq!(fs::metadata(other.path("komoju.db")).unwrap().permissions().mode() & 0o777, 0o640);
     other.expect(0, &["verify"]);

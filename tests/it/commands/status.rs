@@ -85,6 +85,19 @@ fn status_names_stuck_and_refused_files_with_what_to_do() {
 }
 
 #[test]
+fn status_in_json_reports_a_missing_database_and_no_other_file_as_missing() {
+    let harness = Installation::with(PROGRAM, 0);
+    let path = harness.path("komoju.db");
+    let ran = harness.expect(5, &["status", "--json"]);
+    let status: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(status, json!({"mirror": null, "missing": path, "stale": true}));
+    std::fs::write(&path, "Dear diary,\n".repeat(50)).unwrap();
+    let ran = harness.expect(5, &["status", "--json"]);
+    assert_eq!(ran.stdout, "");
+    assert!(ran.stderr.contains("is not a komoju-sync database"), "{}", ran.stderr);
+}
+
+#[test]
 fn status_in_json_keeps_its_keys() {
     let harness = Installation::with(PROGRAM, 12);
     harness.expect(0, &["sync"]);

@@ -149,7 +149,10 @@ fn full_disk_is_reported_to_the_alert_command_once() {
     assert_eq!(keys, ["alert", "at", "count", "database", "host", "new", "oldest", "sentence", "since"]);
     calls.lift();
     assert!(looked_until(|| is_done(&harness, 0)), "the daemon does not recover by itself");
-    assert_eq!(stop(daemon).status.code(), Some(0));
+    let ended = stop(daemon);
+    assert_eq!(ended.status.code(), Some(0));
+    let log = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(log.matches("the database is usable again").count(), 1, "{log}");
     assert_eq!(alerts().lines().count(), 1);
     check_recovered(&harness, 0, made_before, fault);
 }

@@ -202,6 +202,17 @@ fn doctor_with_held_deletions_exits_3() {
 }
 
 #[test]
+fn doctor_warns_of_a_missing_index_until_a_sweep_makes_it() {
+    let harness = Installation::swept(PROGRAM, 5);
+    harness.writer().execute_batch("DROP INDEX mirror_by_email").unwrap();
+    let report = doctor(&harness);
+    assert_eq!(report.one("schema").0, "warn", "{}", report.text);
+    assert!(report.one("schema").1.contains("lacks mirror_by_email"), "{}", report.text);
+    harness.expect(0, &["sync"]);
+    assert_eq!(doctor(&harness).one("schema").0, "ok");
+}
+
+#[test]
 fn doctor_with_an_unusable_database_exits_5() {
     let harness = Installation::swept(PROGRAM, 5);
     let path = harness.path("komoju.db");

@@ -1,9 +1,10 @@
 //! Customers that a sweep did not see, and what their own answer proves.
 
+use jiff::SignedDuration;
 use komoju_core::PassOutcome;
 use komoju_sandbox::readings::Order;
 use komoju_sandbox::{Drift, Fault, FaultEffect, FaultedCall, Readings, Region};
-use komoju_testkit::Installation;
+use komoju_testkit::{InProcess, Installation};
 use serde_json::json;
 
 use super::{answered, delete, on_show, unusable};
@@ -34,6 +35,41 @@ fn hidden_customers_are_requested_and_stay() {
     let report = harness.sweep();
     assert!(harness.fired(fault) > 0);
     assert_eq!((report.outcome, report.tally.deleted), (PassOutcome::Complete, 0));
+    harness.assert_true();
+}
+
+#[test]
+fn suspect_that_was_listed_since_its_answer_is_requested_again_at_once() {
+    let harness = Installation::with(PROGRAM, 60);
+    harness.sweep();
+    let id = harness.sandbox.world().ids()[0].clone();
+    harness.on_lists(FaultEffect::Hide { ids: vec![id.clone()], every: None });
+    harness.sweep();
+    harness.sandbox.world().clear_faults();
+    harness.sweep();
+    assert!(harness.sandbox.world().delete(&id));
+    harness.sweep();
+    assert_eq!(harness.column("SELECT id FROM deleted_customers"), [id]);
+    harness.assert_true();
+}
+
+#[tokio::test]
+async fn customer_with_a_waiting_push_is_no_suspect_until_it_is_settled() {
+    let mut harness = InProcess::open(30).await;
+    let fault = harness.waiting().await;
+    let (id, head) = (harness.of("u", "customer_id"), harness.head());
+    assert!(harness.sandbox.world().delete(&id));
+    harness.sandbox.world().clear_requests();
+    harness.sweep().await;
+    assert!(harness.calls().iter().all(|call| !call.contains(&id)), "{:?}", harness.calls());
+    assert_eq!(harness.changes_after(head), Vec::<String>::new());
+    harness.sandbox.world().remove_fault(fault);
+    harness.advance(SignedDuration::from_hours(1));
+    harness.drain().await;
+    assert_eq!(harness.state("u"), "rejected");
+    harness.advance(SignedDuration::from_hours(1));
+    harness.sweep().await;
+    assert_eq!(harness.changes_after(head), ["deleted sweep"]);
     harness.assert_true();
 }
 

@@ -87,7 +87,12 @@ fn intents_of_an_erased_customer_stay_without_content() {
     let (harness, id) = (&case.harness, case.id.as_str());
     let other = harness.sandbox.world().ids().into_iter().find(|other| other != id).unwrap();
     case.intend("u", "update", Some(id), Some(json!({"email": VALUES[2]})));
-    case.intend("x", "update", Some(id), Some(json!({"email": "wrong-hanako@ and no host"})));
+    harness.writer()
+        .execute(
+            "INSERT INTO intents (id, op, customer_id, body, submitted_by) VALUES ('x', 'update', ?1, ?2, 'nightly job')",
+            [id, &json!({"email": "wrong-hanako@ and no host"}).to_string()],
+        )
+        .unwrap();
     case.intend(
         "b",
         "create",
@@ -143,6 +148,9 @@ fn intents_of_an_erased_customer_stay_without_content() {
     );
     let reasons = harness.column("SELECT DISTINCT reason FROM intents WHERE id <> 'o'");
     assert_eq!(reasons, ["erased with its customer"]);
+    let submitters = harness
+        .column("SELECT submitted_by FROM intents WHERE id IN ('x', 'e') AND submitted_by IS NOT NULL");
+    assert_eq!(submitters, ["nightly job"], "only a name that holds a value of the customer is removed");
     let digests = "SELECT count(*) FROM outbox WHERE erased = 1 AND coalesce(content, base) IS NOT NULL";
     assert_eq!(harness.one(digests), "0", "a digest would allow an email to be guessed");
     for arguments in

@@ -286,6 +286,19 @@ async fn push_that_is_queued_after_the_404_is_left_to_itself() {
 }
 
 #[tokio::test]
+async fn push_that_waits_for_a_retry_is_left_to_itself() {
+    let mut harness = following(30).await;
+    harness.waiting().await;
+    let (id, head) = (harness.of("u", "customer_id"), harness.head());
+    assert!(harness.sandbox.world().delete(&id));
+    harness.sandbox.world().clear_requests();
+    harness.read_events().await;
+    assert_eq!(harness.read_hinted().await, None);
+    assert_eq!(shown(&harness), [id], "no canary is requested");
+    assert_eq!((held(&harness), harness.changes_after(head)), (vec![], vec![]));
+}
+
+#[tokio::test]
 async fn push_that_is_rejected_after_the_404_leaves_the_deletion_to_a_later_request() {
     let harness = following(30).await;
     let (gone, head) = (delete(&harness, 1), harness.head());

@@ -41,6 +41,35 @@ fn full_disk_error_names_the_temporary_directory() {
 }
 
 #[test]
+fn error_of_another_kind_does_not_name_the_temporary_directory() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut conn = for_writing(&directory.path().join("komoju.db")).unwrap();
+    let failed = with_temporary_files(&mut conn, |conn| Ok(conn.execute_batch("SELECT nothing")?));
+    let message = failed.unwrap_err().to_string();
+    assert!(!message.contains("temporary files"), "{message}");
+}
+
+#[test]
+fn file_of_ours_without_one_of_our_tables_is_damaged() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("komoju.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    conn.execute_batch("CREATE TABLE other (x)").unwrap();
+    drop(conn);
+    let message = for_writing(&path).unwrap_err().to_string();
+    assert!(message.contains("komoju.db is damaged (no such table: meta"), "{message}");
+}
+
+#[test]
+fn interrupted_check_of_a_file_does_not_find_it_whole() {
+    let conn = in_memory();
+    conn.progress_handler(1, Some(|| true)).unwrap();
+    let checked = super::super::inspect::damage(&conn, 0);
+    assert!(checked.is_err_and(|e| e.is_interrupted()));
+}
+
+#[test]
 fn migrations_are_valid_and_counted() {
     let conn = in_memory();
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();

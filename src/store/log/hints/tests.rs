@@ -1,5 +1,6 @@
 use super::*;
 use crate::store::file::open;
+use crate::store::state::events;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -26,6 +27,8 @@ fn repeated_event_makes_one_hint() {
         let expected = StoredEvents { new: 1, hinted: 1, customers, ..StoredEvents::default() };
         assert_eq!(stored(tx, &one, 1), expected);
         assert_eq!(stored(tx, &one, 2), StoredEvents::default());
+        let last_event_at = events::read(tx).unwrap().last_event_at;
+        assert_eq!(last_event_at, Some(time::written(at(1))), "a repeated event is not a new one");
         assert_eq!(due(tx, at(2), 10).unwrap().len(), 1);
     });
 }
@@ -106,6 +109,9 @@ fn hint_that_a_wrong_clock_dated_far_ahead_is_due_now() {
         assert_eq!(next_due(tx, at(0)).unwrap(), Some(at(0)));
         assert_eq!(due(tx, at(0), 10).unwrap().len(), 1);
         assert_eq!(next_due(tx, at(99_000)).unwrap(), Some(at(100_000)), "that may be true");
+        let earliest = at(100_000) - LONGEST_WAIT;
+        assert_eq!(next_due(tx, earliest).unwrap(), Some(at(100_000)));
+        assert_eq!(due(tx, earliest, 10).unwrap(), []);
     });
 }
 

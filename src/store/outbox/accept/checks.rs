@@ -67,4 +67,10 @@ mod tests {
         let dropped = r#"{"op": "delete", "id": "d", "customer_id": "c", "expect": {"source": {"month": [1E1, -0.0, 1.10]}}}"#;
         passes_the_triggers(&Intent::parse(dropped).unwrap());
     }
+
+    #[test]
+    fn intent_that_refers_to_itself_is_skipped() {
+        let dropped = r#"{"op": "delete", "id": "d", "customer_id": "@d"}"#;
+        passes_the_triggers(&Intent::parse(dropped).unwrap());
+    }
 }
