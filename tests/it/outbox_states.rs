@@ -8,3 +8,4 @@ mod outcomes;
 mod read_back;
 mod stops;
 mod transitions;
+mod waits;

@@ -380,3 +380,18 @@ pub(super) fn plan_lookup(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn page_above_the_limit_is_not_parsed_in_advance() {
+        let text = "x".repeat(READ_AT_ONCE / 2 - 100);
+        let customer = |n: u32| RawCustomer::from_value(&json!({"id": n.to_string(), "x": text})).unwrap();
+        let page: Vec<RawCustomer> = (0..3).map(customer).collect();
+        assert!(may_be_read_at_once(&page[..2]) && !may_be_read_at_once(&page));
+    }
+}

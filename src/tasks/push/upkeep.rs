@@ -83,6 +83,11 @@ impl WipeSchedule {
     }
 }
 
+/// Returns how long wiping pauses after a success that took this long.
+fn pause_after(took: Duration) -> Duration {
+    took * WIPE_PAUSE
+}
+
 impl<R> Pusher<R> {
     /// Wipes what is left, until `stop`. A failure is logged and retried later.
     pub(super) async fn wipe(&self, schedule: &mut WipeSchedule, stop: impl Future<Output = ()>) {
@@ -94,7 +99,7 @@ impl<R> Pusher<R> {
             Ok(None) => (Duration::ZERO, None),
             Ok(Some(true)) => {
                 schedule.succeed();
-                ((now - began) * WIPE_PAUSE, None)
+                (pause_after(now - began), None)
             }
             Ok(Some(false)) => (WIPE_EVERY, Some(readers::sentence(self.store.path()))),
             Err(e) if e.is_busy() => (WIPE_EVERY, Some(e.to_string())),
@@ -119,6 +124,12 @@ impl<R> Pusher<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wiping_takes_a_twentieth_of_the_time() {
+        let took = Duration::from_secs(2);
+        assert_eq!(took + pause_after(took), took * 20);
+    }
 
     #[test]
     fn wiping_is_due_when_quiet_and_every_ten_seconds_under_load() {

@@ -97,3 +97,19 @@ fn secret_in(masker: &Masker, value: &Value, within: bool) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_value_below_a_secret_key_counts_as_a_secret_until_it_is_masked() {
+        let found = |value| secret_in(&Masker::default(), &value, false);
+        for value in [json!("4"), json!({"number": "4"}), json!([{"x": ["4"]}]), json!({"cvc": 4})] {
+            assert_eq!(found(json!({"body": {"card": value}})).as_deref(), Some("4"));
+        }
+        assert_eq!(found(json!({"card": {"number": MASK}, "email": "4"})), None);
+    }
+}

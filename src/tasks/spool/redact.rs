@@ -290,6 +290,7 @@ mod tests {
                 "{\"email\": \"x\n, \"payment_details\": \"****\"}",
             ),
             ("{\"payment_details\":\"x\ny\"}", "{\"payment_details\":\"****\"}"),
+            ("{\"card\":{\"name\":\"x\ny\"}}", "{\"card\":{\"name\":\"****\"}}"),
             (r#"{"metadata": {"a": 1.50, "b": "\u00e9"}}"#, r#"{"metadata": {"a": 1.50, "b": "\u00e9"}}"#),
         ];
         for (text, want) in table {

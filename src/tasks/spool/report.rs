@@ -171,6 +171,26 @@ mod tests {
     }
 
     #[test]
+    fn permission_of_the_group_lets_only_a_member_read() {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+
+        let home = tempfile::TempDir::new().unwrap();
+        let (spool, file) = (home.path().join("spool"), home.path().join("spool/a.json"));
+        fs::create_dir(&spool).unwrap();
+        fs::write(&file, "{}").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        if chown(&spool, Some(12_345), Some(12_346)).is_err() {
+            // Only root can give a directory to another user.
+            return;
+        }
+        let stuck = |group| {
+            chown(&file, Some(12_347), Some(group)).unwrap();
+            Overview::read(&spool, &home.path().join("komoju.db"), Some(None)).stuck.len()
+        };
+        assert_eq!((stuck(12_346), stuck(12_348)), (0, 1));
+    }
+
+    #[test]
     fn refused_files_are_counted_without_their_error_files() {
         let directory = tempfile::TempDir::new().unwrap();
         fs::create_dir(directory.path().join(REJECTED)).unwrap();

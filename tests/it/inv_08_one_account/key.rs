@@ -62,6 +62,19 @@ fn rotated_key_is_accepted_when_one_known_customer_answers() {
 }
 
 #[test]
+fn rotated_key_is_accepted_though_the_longest_known_customers_are_gone() {
+    let mut harness = Installation::swept(PROGRAM, 60);
+    for id in harness.column("SELECT id FROM mirror ORDER BY row LIMIT 5") {
+        harness.sandbox.world().delete(&id);
+    }
+    harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+    harness.use_key("sk_test_new");
+    let report = harness.sweep();
+    assert!(report.failure.is_none(), "{}", report.sentence());
+    harness.assert_true();
+}
+
+#[test]
 fn empty_mirror_accepts_any_key() {
     let mut harness = Installation::with(PROGRAM, 0);
     harness.expect(0, &["sync"]);

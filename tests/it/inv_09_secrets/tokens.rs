@@ -82,6 +82,20 @@ async fn stop_wipes_tokens_and_erased_data() {
 }
 
 #[tokio::test]
+async fn wipe_without_a_push_leaves_no_token_and_sends_nothing() {
+    let harness = InProcess::open(1).await;
+    harness.intend("x", "create", None, Some(json!({"payment_details": "tok_canary"})));
+    harness.sql("PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id = 'x'");
+    harness.intend("queued", "create", None, Some(json!({"email": "a@example.com"})));
+    assert_ne!(found(harness.directory.path(), "tok_canary"), Vec::<String>::new());
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), CancellationToken::new());
+    pusher.only_wipe().await.unwrap();
+    assert_eq!(found(harness.directory.path(), "tok_canary"), Vec::<String>::new());
+    assert!(!left(&harness).is_any());
+    assert_eq!((harness.state("queued"), harness.calls().len()), ("queued".to_owned(), 0));
+}
+
+#[tokio::test]
 async fn stop_does_not_wait_for_another_writer_to_wipe() {
     let harness = InProcess::open(1).await;
     harness.intend("x", "create", None, Some(json!({"payment_details": "tok_canary"})));

@@ -167,3 +167,50 @@ fn page_over_its_limit_is_read_to_its_end_when_its_parts_are_short_or_empty() {
         assert_eq!(harness.mirror().len(), 42, "{bytes} bytes, hints {hints}: {}", report.sentence());
     }
 }
+
+/// Returns an account with this number of customers, of which the first have two megabytes each.
+fn with_large(customers: u32, large: usize) -> Installation {
+    let harness = Installation::with(PROGRAM, customers);
+    let ids = harness.sandbox.world().ids();
+    for id in &ids[..large] {
+        harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(2_000_000)}}));
+    }
+    harness
+}
+
+#[test]
+fn page_over_its_limit_is_read_to_its_end_though_last_page_is_too_small() {
+    let harness = with_large(3, 3);
+    harness.sandbox.world().readings_mut().total = Total::Missing;
+    harness.sandbox.world().readings_mut().last_page = LastPage::Divisor(25.try_into().unwrap());
+    let report = harness.sweep();
+    assert_eq!(harness.mirror().len(), 3, "{}", report.sentence());
+}
+
+#[test]
+fn parts_behind_the_end_of_the_list_are_not_requested() {
+    let harness = with_large(3, 3);
+    let report = harness.sweep();
+    // The page, its half, the three customers, and an empty part.
+    assert_eq!(report.tally.requests, 6, "{}", report.sentence());
+    harness.assert_true();
+}
+
+#[test]
+fn failure_of_a_part_is_not_the_end_of_the_list() {
+    let harness = with_large(3, 3);
+    let fault = harness.inject(Fault::new(FaultEffect::status(403)).call(FaultedCall::List).page(3));
+    let report = harness.sweep();
+    assert!(harness.fired(fault) > 0);
+    assert_eq!(report.outcome, PassOutcome::Failed, "{}", report.sentence());
+}
+
+#[test]
+fn capped_first_page_over_its_limit_is_not_reported_as_repeated() {
+    let harness = with_large(23, 4);
+    harness.sandbox.world().readings_mut().per_page_max = 4;
+    let report = harness.sweep();
+    let outcome = (report.outcome, report.ignores_page);
+    assert_eq!(outcome, (PassOutcome::Complete, false), "{}", report.sentence());
+    harness.assert_true();
+}

@@ -159,3 +159,25 @@ fn erasure_removes_or_names_copies_beside_the_database() {
     case.erase(0);
     assert_nowhere(harness);
 }
+
+#[test]
+fn claim_that_cannot_be_searched_is_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let case = EraseCase::deleted(3);
+    let claim = case.harness.path("spool/.claimed/000000000001.000000000.00000001");
+    std::fs::create_dir_all(&claim).unwrap();
+    let set_mode = |mode| {
+        std::fs::set_permissions(&claim, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(0o000);
+    if std::fs::read_dir(&claim).is_ok() {
+        // Root may read any directory.
+        return;
+    }
+    let report = case.erase(3);
+    set_mode(0o700);
+    let left = &report["left"][0];
+    assert!(left["what"].as_str().unwrap().ends_with("000000000001.000000000.00000001"), "{report}");
+    assert!(left["why"].as_str().unwrap().contains("could not be searched"), "{report}");
+}

@@ -103,3 +103,21 @@ async fn change_elsewhere_within_the_lag_of_our_push_is_recorded_when_it_is_over
     harness.pull().recheck().await.unwrap();
     harness.assert_true();
 }
+
+#[tokio::test]
+async fn customer_whose_hinted_read_was_left_out_is_requested_again_for_its_event() {
+    let mut harness = lagging(5).await;
+    let id = harness.some_id();
+    harness.intend("u", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
+    harness.drain().await;
+    let head = harness.head();
+    harness.advance(seconds(10));
+    update(&harness, &id, "theirs@example.com");
+    harness.read_events().await;
+    harness.read_hinted().await;
+    assert_eq!(email(&harness, &id), "ours@example.com");
+    harness.advance(seconds(61));
+    harness.read_hinted().await;
+    assert_eq!(harness.changes_after(head), ["updated event"]);
+    harness.assert_true();
+}

@@ -98,6 +98,18 @@ async fn late_event_behind_known_ones_is_read_within_a_minute() {
 }
 
 #[tokio::test]
+async fn page_of_events_over_its_limit_is_read_in_smaller_pages() {
+    let harness = following(10).await;
+    let ids = harness.sandbox.world().ids();
+    for id in ids {
+        harness.sandbox.world().update(&id, json!({"metadata": {"k": "x".repeat(600_000)}}));
+    }
+    assert_eq!(harness.read_events().await.hinted, 10);
+    harness.read_hinted().await;
+    harness.assert_true();
+}
+
+#[tokio::test]
 async fn total_last_page_and_order_of_the_event_list_are_not_trusted() {
     let harness = following(20).await;
     let ids = harness.sandbox.world().ids();

@@ -44,6 +44,24 @@ fn two_held_updates(harness: &InProcess) -> ([String; 2], [FaultId; 2]) {
     (ids, held)
 }
 
+#[tokio::test]
+async fn stop_ends_the_pusher_while_more_intents_are_due_than_may_be_sent() {
+    let mut harness = InProcess::open(2).await;
+    harness.settings.max_concurrent_requests = 1;
+    let (ids, held) = two_held_updates(&harness);
+    let stop = CancellationToken::new();
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
+    pusher.recover().await.unwrap();
+    let stopping = async {
+        harness.sandbox.until(|world| world.fired(held[0]) == 1).await;
+        stop.cancel();
+    };
+    let both = async { tokio::join!(pusher.serve(), stopping) };
+    let (served, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    served.unwrap();
+    assert_eq!(harness.states(), [format!("{} waiting", ids[0]), format!("{} queued", ids[1])]);
+}
+
 /// Limits the time for which the store waits for a lock.
 async fn wait_for_locks(harness: &InProcess, time: Duration) {
     harness.store().read(move |conn| Ok(conn.busy_timeout(time)?)).await.unwrap();

@@ -122,6 +122,7 @@ async fn report_of_many_left_files_is_bounded() {
         assert_eq!(summary.skipped[0].name, "00000.txt");
     }
     let log = logged();
+    assert_eq!(log.matches(" is skipped: ").count(), 100, "{log}");
     assert!(log.contains("1900 more files are skipped"), "{log}");
     assert!(log.lines().count() < 110, "{} lines", log.lines().count());
 }

@@ -134,3 +134,51 @@ pub(super) fn digest(id: &CustomerId) -> u64 {
     id.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use komoju_core::MirrorRow;
+
+    use super::*;
+
+    /// How many customers of [`planned`] fit into [`KEPT_BYTES`].
+    const FIT: i64 = 32;
+
+    fn id(n: i64) -> CustomerId {
+        CustomerId::new(format!("cus_{n}")).unwrap()
+    }
+
+    fn planned(n: i64) -> PlannedCustomer {
+        let mirror_row = MirrorRow {
+            body: Some("x".repeat(KEPT_BYTES / FIT as usize)),
+            first_seen_at: String::new(),
+            changed_at: String::new(),
+            deleted_at: None,
+            live_seq: n,
+            seq: n,
+        };
+        PlannedCustomer {
+            stored: StoredCustomer { row: n, mirror_row },
+            added: Vec::new(),
+            logged_seq: 0,
+            listed: None,
+        }
+    }
+
+    #[test]
+    fn dry_run_keeps_the_content_of_the_newest_customers_up_to_its_limit() {
+        let mut overlay = Overlay::of_dry_run();
+        (0..FIT).for_each(|n| overlay.keep(planned(n), id(n)));
+        assert!(overlay.dropped.is_empty());
+        // The first customer changes again, so it is the newest.
+        let again = overlay.take(&id(0)).unwrap();
+        overlay.keep(again, id(0));
+        (FIT..FIT + 10).for_each(|n| overlay.keep(planned(n), id(n)));
+        let mut rows: Vec<i64> = overlay.kept.values().map(|kept| kept.stored.row).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [0].into_iter().chain(11..FIT + 10).collect::<Vec<_>>());
+        let mut dropped: Vec<i64> = overlay.dropped.values().map(|hit| hit.row).collect();
+        dropped.sort_unstable();
+        assert_eq!(dropped, (1..=10).collect::<Vec<_>>());
+    }
+}

@@ -172,3 +172,14 @@ fn replaced_directory_is_detected() {
     fs::remove_dir(dir.at("spool/rejected")).unwrap();
     assert!(!second.is_at(&dir.at("spool")));
 }
+
+#[test]
+fn directories_that_are_missing_below_an_existing_spool_directory_are_created() {
+    let dir = TestHome::new();
+    fs::create_dir(dir.at("spool")).unwrap();
+    let directories = dir.open().unwrap();
+    assert!(directories.is_at(&dir.at("spool")));
+    let mode = |folder: &Folder| folder.metadata().unwrap().mode() & 0o777;
+    let Directories { claimed, receipts, rejected, .. } = &directories;
+    assert_eq!([mode(claimed), mode(receipts), mode(rejected)], [0o700, 0o750, 0o750]);
+}

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use komoju_core::Tally;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::writes::Write;
-use komoju_sandbox::{Fault, FaultEffect, Payload, Readings, Repeated};
+use komoju_sandbox::{Fault, FaultEffect, FaultedCall, OldKey, Payload, Readings, Repeated};
 use komoju_sync::tasks::pull::{PlannedEffect, PlannedWrite, Report};
 use komoju_testkit::InProcess;
 use rand::rngs::StdRng;
@@ -188,10 +188,68 @@ async fn customer_that_a_list_repeats_is_planned_as_it_is_recorded() {
             known[2].clone(),
         ];
         let body = json!({"resource": "customer_list", "total": 4, "page": 1, "per_page": 100, "last_page": 1, "data": data});
-        harness.inject(
-            Fault::new(FaultEffect::Body { body: Payload::Json(body) })
-                .call(komoju_sandbox::FaultedCall::List),
-        );
+        harness.inject(Fault::new(FaultEffect::Body { body: Payload::Json(body) }).call(FaultedCall::List));
         compare(&mut harness, &format!("consistency {consistency}")).await;
     }
+}
+
+/// Returns an account with a hold of this many customers, and their ids.
+async fn with_a_hold(customers: u32, held: usize) -> (InProcess, Vec<String>) {
+    let mut harness = InProcess::open(customers).await;
+    harness.advance(SignedDuration::from_secs(600));
+    let gone = harness.sandbox.world().ids()[..held].to_vec();
+    gone.iter().for_each(|id| assert!(harness.sandbox.world().delete(id)));
+    assert_eq!(harness.sweep().await.held, held as u64);
+    (harness, gone)
+}
+
+/// Schedules a recheck of a customer, as a read that was left out does.
+fn schedule_recheck(harness: &InProcess, id: &str) {
+    let due = "2026-06-01T00:00:00.000Z";
+    harness.sql(&format!("INSERT INTO recheck (customer_id, due_at) VALUES ('{id}', '{due}')"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_does_not_count_a_held_customer_that_is_listed_again() {
+    let (mut harness, gone) = with_a_hold(40, 15).await;
+    gone[..5].iter().for_each(|id| assert!(harness.sandbox.world().restore(id)));
+    compare(&mut harness, "five are listed again").await;
+    assert_eq!(harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_holds_a_customer_again_that_left_its_hold_and_is_gone() {
+    let (harness, held) = with_a_hold(60, 11).await;
+    // The recheck finds the customer, which leaves its hold. It is gone when the sweep requests it.
+    let again = &held[0];
+    harness.sandbox.world().restore(again);
+    schedule_recheck(&harness, again);
+    harness.inject(
+        Fault::new(FaultEffect::Hide { ids: vec![again.clone()], every: None }).call(FaultedCall::List),
+    );
+    let body = Payload::Code("not_found".into());
+    let (headers, work) = Default::default();
+    let gone = FaultEffect::Status { status: 404, body, retry_after: None, headers, work };
+    let mut gone = Fault::new(gone).call(FaultedCall::Show).skip(1);
+    gone.on.path = Some(format!("/customers/{again}"));
+    harness.inject(gone);
+    // With ten more, the limit of ten is exceeded.
+    let more = harness.sandbox.world().ids().into_iter().filter(|id| id != again).take(10);
+    let expected: Vec<String> = more.chain([again.clone()]).collect();
+    expected[..10].iter().for_each(|id| assert!(harness.sandbox.world().delete(id)));
+    let (report, writes) = harness.dry_sweep().await;
+    let expected = expected.iter().map(|id| format!("too_many {id}")).collect();
+    assert_eq!(planned(&writes), (Vec::new(), expected), "{}", report.sentence());
+    assert_eq!(report.held, 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_with_a_new_key_checks_it_once() {
+    let mut harness = InProcess::open(20).await;
+    harness.advance(SignedDuration::from_secs(600));
+    // The recheck checks the key first.
+    schedule_recheck(&harness, &harness.some_id());
+    harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+    harness.key = "sk_test_new".to_owned();
+    compare(&mut harness, "a new key").await;
 }
