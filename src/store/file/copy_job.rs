@@ -98,3 +98,21 @@ impl CopyJob {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_step_begins_at_zero_of_its_own_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "copied").unwrap();
+        let job = CopyJob::default();
+        job.begin_growing(file.path().to_owned(), 10);
+        assert_eq!(job.progress(), CopyProgress { step: CopyStep::Copying, done: 6, of: 10 });
+        job.begin(CopyStep::Checking, 3);
+        assert_eq!(job.progress(), CopyProgress { step: CopyStep::Checking, done: 0, of: 3 });
+        job.set_done(2);
+        assert_eq!(job.progress(), CopyProgress { step: CopyStep::Checking, done: 2, of: 3 });
+    }
+}

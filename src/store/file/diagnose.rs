@@ -64,6 +64,14 @@ mod tests {
     }
 
     #[test]
+    fn statement_without_memory_fails_transiently_and_the_error_names_memory() {
+        let failed = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOMEM), None);
+        let failed = StoreError::Statement(failed).with_path(Path::new("komoju.db"));
+        assert!(failed.is_transient(), "{failed}");
+        assert!(failed.to_string().contains("memory is exhausted"), "{failed}");
+    }
+
+    #[test]
     fn failed_write_on_a_read_only_file_system_is_not_transient() {
         let failed_at = |directory: &Path| {
             let failed = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_WRITE), None);

@@ -64,3 +64,21 @@ pub(in crate::store) fn is_unreadable(path: &Path) -> bool {
     // There is no lock on the WAL, so its handle may be closed again.
     fails(identity::handle(path)) || fails(File::open(place::sibling(path, "-wal")).map(Arc::new))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_is_unreadable_if_the_disk_fails_to_read_only_its_wal() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        std::fs::write(&path, "intact").unwrap();
+        std::fs::write(place::sibling(&path, "-wal"), "intact").unwrap();
+        assert!(!is_unreadable(&path));
+        std::fs::remove_file(place::sibling(&path, "-wal")).unwrap();
+        // No process has memory at address 0, so reading it there fails as a broken disk does.
+        std::os::unix::fs::symlink("/proc/self/mem", place::sibling(&path, "-wal")).unwrap();
+        assert!(is_unreadable(&path));
+    }
+}

@@ -87,6 +87,7 @@ mod tests {
         let older = |file: &tempfile::NamedTempFile| older_frames(file.path(), 7).unwrap();
         assert_eq!(salt(wal(7, &[]).path()).unwrap(), 7);
         assert_eq!(older(&wal(7, &[7, 7])), OldFrames::NotRestarted, "the same WAL");
+        assert_eq!(older(&wal(7, &[])), OldFrames::NotRestarted, "the same WAL, without a frame");
         assert_eq!(older(&wal(8, &[8, 8])), OldFrames::Remaining(0));
         assert_eq!(older(&wal(8, &[8, 7, 7])), OldFrames::Remaining(2), "behind the new one");
         assert_eq!(older(&wal(9, &[9, 8, 9])), OldFrames::Remaining(1), "of a restart in between");

@@ -62,6 +62,17 @@ fn file_of_ours_without_one_of_our_tables_is_damaged() {
 }
 
 #[test]
+fn database_without_a_schema_is_missing_for_a_reader_that_leaves_no_trace() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("komoju.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    drop(conn);
+    let failed = without_trace(&path).unwrap_err();
+    assert!(failed.is_missing(), "{failed}");
+}
+
+#[test]
 fn interrupted_check_of_a_file_does_not_find_it_whole() {
     let conn = in_memory();
     conn.progress_handler(1, Some(|| true)).unwrap();

@@ -69,6 +69,12 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "body: a create needs at least one parameter")]
+    fn intent_that_the_triggers_refuse_panics() {
+        passes_the_triggers(&Intent::stored(br#"{"op": "create"}"#).unwrap());
+    }
+
+    #[test]
     fn intent_that_refers_to_itself_is_skipped() {
         let dropped = r#"{"op": "delete", "id": "d", "customer_id": "@d"}"#;
         passes_the_triggers(&Intent::parse(dropped).unwrap());
