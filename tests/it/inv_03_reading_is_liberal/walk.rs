@@ -168,3 +168,19 @@ fn sweep_of_a_list_that_grows_faster_than_it_is_read_is_partial() {
     harness.expect(0, &["sync"]);
     harness.assert_true();
 }
+
+#[test]
+fn unlisted_customer_that_answered_is_not_requested_in_the_next_two_sweeps() {
+    let harness = Installation::with(PROGRAM, 30);
+    harness.sweep();
+    let id = harness.sandbox.world().ids()[2].clone();
+    harness.on_lists(FaultEffect::Hide { ids: vec![id], every: None });
+    let singles = [(); 4].map(|()| {
+        requests(&harness);
+        let report = harness.sweep();
+        assert_eq!(report.outcome, PassOutcome::Complete, "{}", report.sentence());
+        requests(&harness).1
+    });
+    assert_eq!(singles, [1, 0, 0, 1]);
+    harness.assert_true();
+}
