@@ -38,10 +38,17 @@ fn rejected_hold_keeps_its_customers_until_they_are_seen_again() {
     harness.expect(0, &["deletions", "reject"]);
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT count(*) FROM customers"), "60");
+    let rejected = |count: &str| {
+        let status = harness.expect(0, &["status"]).stdout;
+        let line = format!("rejected  {count}: the customers stay until a list shows them again");
+        assert!(status.contains(&line), "{status}");
+    };
+    rejected("30 deletions");
 
     harness.sandbox.world().restore(&gone[0]);
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT customer_id FROM held_deletions WHERE state = 'seen'"), gone[0]);
+    rejected("29 deletions");
     harness.sandbox.world().delete(&gone[0]);
     harness.expect(0, &["sync"]);
     assert_eq!(
