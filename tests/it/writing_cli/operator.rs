@@ -202,3 +202,15 @@ fn operator_approves_retries_and_cancels_intents() {
     assert!(unclear.stderr.contains("whether an attempt took effect is not known"), "{}", unclear.stderr);
     harness.expect(1, &["intent", "cancel", "n1"]);
 }
+
+#[test]
+fn retry_of_a_delete_with_a_body_is_refused_and_leaves_it_parked() {
+    let harness = Installation::swept(PROGRAM, 0);
+    harness.expect(0, &["intent", "delete", "a", "--id", "d1"]);
+    harness.sql("UPDATE intents SET state = 'parked' WHERE id = 'd1'");
+    let ran = fed(&harness, &["intent", "retry", "d1", "--body", "-"], r#"{"email":"b"}"#);
+    let refused = ran.stderr.contains("d1 is a delete: it has no body to correct");
+    assert_eq!((ran.code, refused), (1, true), "{}", ran.stderr);
+    assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'd1' AND body IS NULL"), "parked");
+    harness.expect(0, &["intent", "retry", "d1"]);
+}
