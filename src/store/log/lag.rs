@@ -195,6 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn only_the_state_that_was_left_out_is_recognised() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let shown = |email: &str| {
+            Customer::from_value(json!({"id": "c1", "email": format!("{email}@x.jp")})).unwrap()
+        };
+        leave_out(&tx, &shown("old"), DeferredRead { until: at(60), is_replaced: true, lag: None }).unwrap();
+        assert!(shows_left_out(&tx, &shown("old")).unwrap());
+        assert!(!shows_left_out(&tx, &shown("new")).unwrap());
+    }
+
+    #[test]
     fn due_time_of_a_wrong_clock_is_replaced() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();

@@ -57,6 +57,7 @@ fn database_and_prepared_file_are_locked_until_the_instance_ends() {
     std::fs::write(at("komoju.db"), "x").unwrap();
     assert!(is_free(&at("komoju.db")), "it was made afterwards");
     instance.lock_database_file().unwrap();
+    assert!(!is_free(&at("komoju.db")));
     instance.lock_prepared_file(&at("prepared")).unwrap();
     std::fs::rename(at("prepared"), at("komoju.db")).unwrap();
     assert!(!is_free(&at("komoju.db")));
