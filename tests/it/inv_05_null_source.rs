@@ -128,3 +128,18 @@ async fn source_that_was_just_recorded_is_not_removed_by_a_list_that_may_lag() {
     assert_eq!(source(), "1");
     harness.assert_true();
 }
+
+#[tokio::test]
+async fn source_removed_after_a_push_that_is_the_last_change_becomes_null() {
+    let mut harness = InProcess::open(30).await;
+    let truth = harness.sandbox.world().truth();
+    let id = truth.iter().find(|(_, body)| !body["source"].is_null()).map(|(id, _)| id.clone()).unwrap();
+    harness.intend("u", "update", Some(&id), Some(json!({"email": "new@example.com"})));
+    harness.drain().await;
+    let head = harness.head();
+    harness.advance(SignedDuration::from_hours(1));
+    harness.sandbox.world().update(&id, json!({"source": null}));
+    harness.sweep().await;
+    assert_eq!(harness.changes_after(head), ["updated sweep"]);
+    harness.assert_true();
+}

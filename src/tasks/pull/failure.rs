@@ -137,3 +137,14 @@ fn tries_text(tries: usize) -> String {
 fn because(failure: &Option<Box<Failure>>) -> String {
     failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unproven_account_names_the_failure_that_prevents_the_proof() {
+        let failure = Failure::AccountUnclear(Some(Box::new(Failure::NoAnswers))).to_string();
+        assert!(failure.ends_with(&format!(": {}", Failure::NoAnswers)), "{failure}");
+    }
+}

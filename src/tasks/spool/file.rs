@@ -258,6 +258,14 @@ mod tests {
     }
 
     #[test]
+    fn empty_file_is_read_as_no_bytes() {
+        let directory = tempfile::TempDir::new().unwrap();
+        fs::write(directory.path().join("a.json"), "").unwrap();
+        let file = open(&Folder::open(directory.path()).unwrap(), "a.json").unwrap();
+        assert_eq!(file.read().unwrap(), b"");
+    }
+
+    #[test]
     fn advice_names_what_solves_each_error_of_the_file_system() {
         for (error, expected) in [
             (libc::ENOSPC, "make room"),

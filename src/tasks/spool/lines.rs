@@ -122,4 +122,13 @@ mod tests {
         let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
         assert!(intent(many.as_bytes(), "a").unwrap_err().contains("at most 100000 values"));
     }
+
+    #[test]
+    fn intent_of_exactly_the_longest_size_is_accepted() {
+        let filler = LONGEST_INTENT - CREATE.len();
+        let fits = CREATE.replacen(',', &format!(",{}", " ".repeat(filler)), 1);
+        assert!(intent(fits.as_bytes(), "a").is_ok());
+        let too_long = fits.replacen(' ', "  ", 1);
+        assert!(intent(too_long.as_bytes(), "a").unwrap_err().contains("at most 512 KiB"));
+    }
 }

@@ -195,3 +195,19 @@ pub(super) fn ending(name: &str) -> Option<(&str, FileFormat)> {
 pub(super) fn is_dropped(name: &str) -> bool {
     !name.starts_with('.') && ![RECEIPTS, REJECTED].contains(&name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_an_unfinished_scan_did_not_reach_keep_their_reason() {
+        let (mut earlier, mut skipped) = (SkippedFiles::default(), SkippedFiles::default());
+        earlier.add("reached.json", "old reason");
+        earlier.add("not-reached.json", "old reason");
+        skipped.add("reached.json", "new reason");
+        skipped.add_missing(&earlier);
+        assert_eq!(skipped.why("reached.json"), Some("new reason"));
+        assert_eq!(skipped.why("not-reached.json"), Some("old reason"));
+    }
+}

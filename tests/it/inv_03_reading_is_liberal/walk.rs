@@ -184,3 +184,21 @@ fn unlisted_customer_that_answered_is_not_requested_in_the_next_two_sweeps() {
     assert_eq!(singles, [1, 0, 0, 1]);
     harness.assert_true();
 }
+
+#[test]
+fn sweep_of_a_list_without_hints_reads_past_the_end_only_until_every_live_customer_is_listed() {
+    let readings = json!({"total": "missing", "last_page": "missing", "past_end": "empty"});
+    let harness = Installation::reading(PROGRAM, 57, serde_json::from_value(readings).unwrap());
+    // After these sweeps the list is read in one round.
+    for _ in 0..4 {
+        harness.sweep();
+    }
+    requests(&harness);
+    harness.sweep();
+    assert_eq!(requests(&harness).0, 6 + 1, "every live customer was listed");
+    let id = harness.sandbox.world().ids()[0].clone();
+    harness.sandbox.world().delete(&id);
+    harness.sweep();
+    assert_eq!(requests(&harness).0, 6 + 3, "a live customer was not listed");
+    harness.assert_true();
+}

@@ -265,15 +265,10 @@ fn mark_restored(harness: &InProcess, gone: &[String]) {
     }
 }
 
-#[tokio::test]
-async fn own_delete_of_a_listed_customer_releases_no_hold() {
-    let mut harness = InProcess::open(15).await;
-    let listed = harness.column("SELECT id FROM customers ORDER BY created_at DESC");
-    mark_restored(&harness, &listed[12..13]);
-    harness.sweep().await;
-    assert_eq!(held(&harness), ["restored: 1"]);
-    // Then as many customers are live as were listed, but one live customer is missing.
-    harness.intend("d", "delete", Some(&listed[0]), None);
+/// Runs a sweep of two pages. Our push deletes this customer of the first page after that page is
+/// applied.
+async fn sweep_with_own_delete_after_the_first_page(harness: &InProcess, listed: &str) -> PassOutcome {
+    harness.intend("d", "delete", Some(listed), None);
     let slow = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(2).once());
     let pull = harness.pull();
     let mut progress = pull.progress();
@@ -287,9 +282,33 @@ async fn own_delete_of_a_listed_customer_releases_no_hold() {
         harness.sandbox.world().remove_fault(slow);
     };
     let (report, ()) = tokio::join!(pull.sweep(), push);
-    assert_eq!(report.unwrap().outcome, PassOutcome::Held);
+    report.unwrap().outcome
+}
+
+#[tokio::test]
+async fn own_delete_of_a_listed_customer_releases_no_hold() {
+    let mut harness = InProcess::open(15).await;
+    let listed = harness.column("SELECT id FROM customers ORDER BY created_at DESC");
+    mark_restored(&harness, &listed[12..13]);
     harness.sweep().await;
     assert_eq!(held(&harness), ["restored: 1"]);
+    // Then as many customers are live as were listed, but one live customer is missing.
+    let outcome = sweep_with_own_delete_after_the_first_page(&harness, &listed[0]).await;
+    assert_eq!(outcome, PassOutcome::Held);
+    harness.sweep().await;
+    assert_eq!(held(&harness), ["restored: 1"]);
+}
+
+#[tokio::test]
+async fn own_delete_of_a_listed_customer_hides_no_missing_customer() {
+    let harness = InProcess::open(15).await;
+    let listed = harness.column("SELECT id FROM customers ORDER BY created_at DESC");
+    let head = harness.head();
+    harness.sandbox.world().delete(&listed[12]);
+    // As many customers are live as were listed, but one live customer is missing.
+    let outcome = sweep_with_own_delete_after_the_first_page(&harness, &listed[0]).await;
+    assert_eq!(outcome, PassOutcome::Complete);
+    assert_eq!(harness.changes_after(head), ["deleted intent d", "deleted sweep"]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use komoju_sandbox::{Fault, FaultEffect, FaultedCall};
 use komoju_testkit::InProcess;
 
-use super::{email, following, open_hints, shown, update};
+use super::{email, following, lagging, open_hints, shown, update};
 
 /// Returns an effect that sends an answer slowly. The answer is made before it is sent.
 fn slowly(bytes: usize) -> FaultEffect {
@@ -158,5 +158,34 @@ async fn change_before_the_first_complete_sweep_is_recorded_and_a_404_is_left_to
     assert_eq!(shown(&harness).len(), 2, "no canary is requested");
     harness.sweep().await;
     assert_eq!(harness.changes_after(head), ["updated event", "deleted sweep"]);
+    harness.assert_true();
+}
+
+#[tokio::test]
+async fn page_is_applied_where_an_earlier_hinted_answer_was_left_out() {
+    let mut harness = lagging(20).await;
+    let id = harness.some_id();
+    let before = harness.sandbox.world().truth()[&id]["email"].as_str().unwrap().to_owned();
+    update(&harness, &id, "second@example.com");
+    harness.sweep().await;
+    harness.advance(super::seconds(5));
+    let head = harness.head();
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List).page(1).once());
+    let pull = harness.pull();
+    let hinted = async {
+        harness.sandbox.until(|world| world.fired(held) == 1).await;
+        // The state that a lagging replica would show.
+        update(&harness, &id, &before);
+        harness.read_events().await;
+        harness.read_hinted().await;
+        assert_eq!(shown(&harness).last(), Some(&id), "the hint caused a request");
+        assert_eq!(email(&harness, &id), "second@example.com", "its answer was left out");
+        update(&harness, &id, "third@example.com");
+        harness.sandbox.world().remove_fault(held);
+    };
+    let (report, ()) = tokio::join!(pull.sweep(), hinted);
+    assert!(report.unwrap().failure.is_none());
+    assert_eq!(email(&harness, &id), "third@example.com");
+    assert_eq!(harness.changes_after(head), ["updated sweep"]);
     harness.assert_true();
 }

@@ -35,6 +35,25 @@ async fn refused_file_is_removed_with_its_error_after_thirty_days() {
 }
 
 #[tokio::test]
+async fn old_refused_file_is_removed_one_hour_after_the_last_removal() {
+    let harness = SpoolHarness::open().await;
+    harness.spool.expire_rejected().await.unwrap();
+    harness.drop_file("a.json", "{");
+    assert_eq!(harness.scan().await.refused, 1);
+    for name in ["rejected/a.json", "rejected/a.json.error"] {
+        let file = fs::File::options().write(true).open(harness.at(name)).unwrap();
+        let refused_at = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(refused_at - 31 * DAY).unwrap();
+    }
+    harness.clock.advance(HOUR / 2);
+    harness.spool.expire_rejected().await.unwrap();
+    assert_eq!(harness.names("rejected"), ["a.json", "a.json.error"]);
+    harness.clock.advance(HOUR / 2);
+    harness.spool.expire_rejected().await.unwrap();
+    assert_eq!(harness.names("rejected"), [""; 0]);
+}
+
+#[tokio::test]
 async fn refused_file_of_another_owner_is_kept() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", "{");
