@@ -259,6 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn intents_that_cannot_be_copied_are_not_reported_as_a_full_disk() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        drop(Store::open(&at("komoju.db")).unwrap());
+        let conn = Connection::open(at("komoju.db")).unwrap();
+        // The bodies differ only in their tokens, which a backup masks.
+        conn.execute_batch(
+            r#"CREATE UNIQUE INDEX operators_index ON intents (body);
+               INSERT INTO intents (id, op, body) VALUES
+                   ('a', 'create', '{"email":"a@example.com","payment_details":"tok_1"}'),
+                   ('b', 'create', '{"email":"a@example.com","payment_details":"tok_2"}')"#,
+        )
+        .unwrap();
+        drop(conn);
+        let message = make(&at("komoju.db"), &at("copy.db"), &CopyJob::default()).unwrap_err().to_string();
+        assert!(message.contains("operators_index") && !message.contains("disk is full"), "{message}");
+    }
+
+    #[test]
     fn check_does_not_change_the_copy() {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);

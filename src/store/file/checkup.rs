@@ -45,3 +45,31 @@ pub fn some_live(conn: &Conn) -> Result<Option<CustomerId>, StoreError> {
     let id = row.map(|row| mirror::id_of(conn, row)).transpose()?;
     Ok(id.flatten().filter(CustomerId::can_be_requested))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+    use crate::store::log::changes::{self, ChangeContext};
+    use crate::store::log::passes;
+    use komoju_core::{ChangeKind, Customer, Origin, PassKind, PassOutcome};
+    use serde_json::json;
+
+    #[test]
+    fn last_stamp_is_the_time_of_the_last_change_or_of_the_last_pass() {
+        let mut conn = open::in_memory();
+        assert_eq!(last_stamp(&conn).unwrap(), None, "an empty database");
+        let at = |second: u32| format!("2026-06-01T00:00:{second:02}.000Z");
+        let tx = conn.transaction().unwrap();
+        let pass = passes::start(&tx, PassKind::Sweep, &at(1)).unwrap();
+        assert_eq!(last_stamp(&tx).unwrap(), Some(at(1)), "a pass is running");
+        let context =
+            ChangeContext { observed_at: at(2), origin: Origin::Sweep, pass_id: None, intent_id: None };
+        let customer = Customer::from_value(json!({"id": "a", "email": "a@example.com"})).unwrap();
+        changes::recording(&tx, context, |recorder| recorder.record(ChangeKind::Created, &customer, None))
+            .unwrap();
+        assert_eq!(last_stamp(&tx).unwrap(), Some(at(2)), "a change is newer");
+        passes::finish(&tx, pass, &at(3), PassOutcome::Complete, None).unwrap();
+        assert_eq!(last_stamp(&tx).unwrap(), Some(at(3)), "the end of the pass is newer");
+    }
+}

@@ -104,6 +104,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn statement_of_a_stopped_job_is_interrupted_and_reported_as_stopped() {
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        let (stop, conn) = (CancellationToken::new(), Conn::open_in_memory().unwrap());
+        let job = CopyJob::until(&stop);
+        job.interrupt_on_stop(&conn).unwrap();
+        let failed = conn.execute_batch("SELECT * FROM missing").map_err(StoreError::from);
+        assert!(matches!(job.or_stopped(failed), Err(StoreError::Statement(_))), "it is not stopped yet");
+        stop.cancel();
+        let stopped = conn.query_row(endless, [], |row| row.get::<_, i64>(0)).map_err(StoreError::from);
+        assert!(matches!(job.or_stopped(stopped), Err(StoreError::Stopped)));
+    }
+
+    #[test]
     fn next_step_begins_at_zero_of_its_own_size() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "copied").unwrap();

@@ -131,6 +131,7 @@ mod tests {
             text.write(&file).unwrap();
             assert_eq!(file.metadata().unwrap().len(), BYTES as u64, "it never grows");
             assert_eq!(LockText::read(&file).log, text.log);
+            assert!(std::fs::read(&path).unwrap().ends_with(b"\n"), "its last line ends with a newline");
         }
         text.trouble = None;
         text.write(&file).unwrap();

@@ -260,3 +260,31 @@ impl View<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::file::open;
+
+    #[test]
+    fn planned_customer_is_unchanged_only_while_its_text_is_the_same() {
+        let conn = open::in_memory();
+        let cause = ChangeContext {
+            observed_at: "2026-06-01T00:00:00.000Z".into(),
+            origin: Origin::Sweep,
+            pass_id: None,
+            intent_id: None,
+        };
+        let mut overlay = Overlay::default();
+        let mut view = View::new(&conn, &cause, &mut overlay);
+        let listed = |email: &str| RawCustomer::from_value(&json!({"id": "a", "email": email})).unwrap();
+        let first = listed("first@example.com");
+        let known = Some((first.fingerprint(), Source::Absent));
+        let row = view.record(ChangeKind::Created, first.read().unwrap(), None, known).unwrap();
+        let hit = |raw: &RawCustomer| view.cache_hit(&mut FingerprintWindow::default(), raw).unwrap();
+        assert_eq!(hit(&first), Some(CacheHit { row, source: Source::Absent }));
+        assert_eq!(hit(&listed("second@example.com")), None, "the second change must be planned, too");
+    }
+}

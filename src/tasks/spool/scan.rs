@@ -198,6 +198,8 @@ pub(super) fn is_dropped(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -209,5 +211,22 @@ mod tests {
         skipped.add_missing(&earlier);
         assert_eq!(skipped.why("reached.json"), Some("new reason"));
         assert_eq!(skipped.why("not-reached.json"), Some("old reason"));
+    }
+
+    #[test]
+    fn claim_that_is_finished_during_the_scan_does_not_end_it() {
+        let home = tempfile::TempDir::new().unwrap();
+        for id in ["1", "2", "3"] {
+            fs::create_dir(home.path().join(id)).unwrap();
+            fs::write(home.path().join(id).join("a.json"), "{}").unwrap();
+        }
+        let (mut claims, mut skipped) = (Vec::new(), SkippedFiles::default());
+        // The daemon finishes the second claim while the first one is read.
+        let finished = each_claimed(&Folder::open(home.path()).unwrap(), &mut skipped, |file, _, _| {
+            let _ = fs::remove_dir_all(home.path().join("2"));
+            claims.push(file.claim.unwrap());
+        });
+        assert_eq!(finished.unwrap(), Vec::<OsString>::new());
+        assert_eq!((claims, skipped.list()), (vec!["1".to_owned(), "3".to_owned()], Vec::new()));
     }
 }

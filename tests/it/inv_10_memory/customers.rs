@@ -206,6 +206,24 @@ fn failure_of_a_part_is_not_the_end_of_the_list() {
 }
 
 #[test]
+fn sweep_fails_when_the_api_ignores_a_smaller_per_page() {
+    let harness = Installation::with(PROGRAM, 5);
+    // Each answer is too large, and its envelope has the size of the first request.
+    let first = format!("{{\"id\":\"large\",\"metadata\":{{\"k\":\"{}\"}}}}", "x".repeat(9_000_000));
+    for (find, with) in [
+        ("\"per_page\":5,", "\"per_page\":10,".to_owned()),
+        ("\"per_page\":1,", "\"per_page\":10,".to_owned()),
+        ("\"data\":[", format!("\"data\":[{first},")),
+    ] {
+        harness.inject(Fault::new(FaultEffect::Rewrite { find: find.into(), with: text(with) }));
+    }
+    let report = harness.sweep();
+    assert_eq!(report.outcome, PassOutcome::Failed, "{}", report.sentence());
+    assert!(report.sentence().contains("10 customers a page even if fewer"), "{}", report.sentence());
+    assert_eq!(unreadable(&harness).len(), 0, "no customer is reported as unreadable");
+}
+
+#[test]
 fn capped_first_page_over_its_limit_is_not_reported_as_repeated() {
     let harness = with_large(23, 4);
     harness.sandbox.world().readings_mut().per_page_max = 4;

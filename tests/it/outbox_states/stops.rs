@@ -154,6 +154,60 @@ async fn drain_fails_when_the_database_stays_locked() {
 }
 
 #[tokio::test]
+async fn drain_retries_while_the_database_is_locked_for_a_short_time() {
+    let harness = InProcess::open(1).await;
+    let id = harness.some_id();
+    harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::Update));
+    wait_for_locks(&harness, Duration::from_millis(500)).await;
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
+    pusher.recover().await.unwrap();
+    let others = async {
+        harness.sandbox.until(|world| world.fired(held) == 1).await;
+        let other = harness.writer();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        harness.sandbox.world().remove_fault(held);
+        // On this clock time passes only in the pauses of the pusher.
+        let before = harness.clock.elapsed();
+        eventually_in_task(|| harness.clock.elapsed() > before).await;
+        other.execute_batch("COMMIT").unwrap();
+    };
+    let drained = async { pusher.drain().await.unwrap() };
+    let (drained, ()) = tokio::join!(drained, others);
+    assert_eq!((drained.done, harness.state("u")), (1, "done".to_owned()));
+    assert_eq!(harness.sandbox.world().updates(), 1);
+}
+
+#[tokio::test]
+async fn create_that_meets_a_locked_database_before_it_is_sent_is_sent_later() {
+    let harness = InProcess::open(0).await;
+    harness.intend("c", "create", None, Some(json!({"email": "x@example.com"})));
+    // Before its first request, a create records the server's time, which this answer shows.
+    let held = harness.inject(Fault::new(FaultEffect::Hold).call(FaultedCall::List));
+    wait_for_locks(&harness, Duration::from_millis(50)).await;
+    let stop = CancellationToken::new();
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
+    pusher.recover().await.unwrap();
+    let others = async {
+        harness.sandbox.until(|world| world.fired(held) == 1).await;
+        let other = harness.writer();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        harness.sandbox.world().remove_fault(held);
+        // On this clock time passes only in pauses: the first one follows the end of the attempt.
+        let before = harness.clock.elapsed();
+        eventually_in_task(|| harness.clock.elapsed() > before).await;
+        assert_eq!(harness.sandbox.world().ids().len(), 0, "nothing was sent");
+        other.execute_batch("COMMIT").unwrap();
+        eventually_in_task(|| harness.state("c") == "done").await;
+        stop.cancel();
+    };
+    let served = async { pusher.serve().await.unwrap() };
+    tokio::join!(served, others);
+    assert_eq!(harness.sandbox.world().ids().len(), 1);
+    assert_eq!(harness.of("c", "attempts"), "2");
+}
+
+#[tokio::test]
 async fn intent_is_not_sent_while_another_of_its_customer_is_sending() {
     // This happens when a create is settled late: a sweep has shown its customer, and an update of
     // that customer is being sent.

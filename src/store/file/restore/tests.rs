@@ -131,3 +131,19 @@ fn moved_files_without_commits_are_removed() {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), usize::from(is_kept));
     }
 }
+
+#[test]
+fn earlier_kept_database_or_its_wal_is_not_replaced() {
+    for earlier in ["komoju.db.before-restore-then", "komoju.db.before-restore-then-wal"] {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for (name, content) in [("copy.db", "new"), ("komoju.db", "damaged"), (earlier, "earlier")] {
+            fs::write(at(name), content).unwrap();
+        }
+        let placed = put_in_place(&at("copy.db"), &at("komoju.db"), "then").unwrap();
+        let kept = at("komoju.db.before-restore-then-2");
+        assert_eq!(placed.kept.as_deref(), Some(kept.as_path()), "{earlier}");
+        assert_eq!(bytes_of(&at(earlier)).unwrap(), b"earlier");
+        assert_eq!(bytes_of(&kept).unwrap(), b"damaged", "{earlier}");
+    }
+}

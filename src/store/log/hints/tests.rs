@@ -125,3 +125,18 @@ fn paused_hints_are_not_due() {
         assert_eq!(due(tx, at(900), 10).unwrap().len(), 1);
     });
 }
+
+#[test]
+fn at_most_500_customers_wait_for_their_second_request() {
+    with_store(|tx| {
+        let step = HintStep::ReadAt { at: at(121), is_second: true };
+        let is_answered = |n: u32| {
+            let id = format!("c{n}");
+            stored(tx, &[event(&format!("e{n}"), &id, 0)], 1);
+            settle(tx, &CustomerId::new(id).unwrap(), at(1), step).unwrap()
+        };
+        assert!(!(0..500).any(is_answered));
+        assert!(is_answered(500), "one more is not requested again");
+        assert_eq!(due(tx, at(121), 600).unwrap().len(), 500);
+    });
+}
