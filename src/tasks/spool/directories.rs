@@ -211,6 +211,9 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
 
 /// Creates a directory below the spool directory, unless the name is used.
 fn create_below(spool: &Folder, name: &str, mode: u32) -> io::Result<()> {
+    if spool.find(name)?.is_some() {
+        return Ok(());
+    }
     match spool.create_folder(name, mode) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         created => created?.give(&spool.metadata()?),
