@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_state_that_was_left_out_is_recognised() {
+    fn only_the_state_that_was_left_out_is_recognized() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let shown = |email: &str| {

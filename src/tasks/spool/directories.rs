@@ -211,6 +211,7 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
 
 /// Creates a directory below the spool directory, unless the name is used.
 fn create_below(spool: &Folder, name: &str, mode: u32) -> io::Result<()> {
+    // Look first, so that a failing disk is no error where nothing is to be created.
     if spool.find(name)?.is_some() {
         return Ok(());
     }
